@@ -1,0 +1,45 @@
+# `make` alone prints this help. Everything runs in .venv, made from requirements.lock.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := georouter boundaries api scripts tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format lock clean
+
+help: ## print this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP) ## make .venv with everything in it
+
+$(STAMP): requirements.lock pyproject.toml
+	@python="$$(sh scripts/find_python.sh)" && "$$python" -m venv --clear $(VENV)
+	@echo "installing the locked packages into $(VENV) (a minute or two the first time)"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## the whole job on an embedded database and example country; Ctrl-C ends it
+	@$(BIN)/georouter demo
+
+test: $(STAMP) ## every test (those that need ../shared/data say so when it is absent)
+	@$(BIN)/pytest
+
+check: $(STAMP) ## format, lint, types, import contracts, unit tests, guarantees; no network
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/pytest -q tests/unit tests/guarantees
+
+format: $(STAMP) ## write the format and the safe lint fixes
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+lock: ## remake requirements.lock (needs uv); names and hashes only, no addresses
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --no-header --all-extras pyproject.toml -o requirements.lock
+
+clean: ## remove .venv and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

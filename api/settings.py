@@ -1,0 +1,70 @@
+"""Every setting of the service, read from the environment (prefix `GEOROUTER_`) in this one place.
+
+A setting that does not parse is refused at start with its name; nothing else in the project reads
+the environment. `Settings` is a plain value: tests and the demo construct it with arguments.
+"""
+
+from __future__ import annotations
+
+import os
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_data_dir() -> Path:
+    """Where data lives unless told otherwise.
+
+    For root a place that the unprivileged user who runs PostgreSQL can reach; otherwise the user's
+    own data folder.
+    """
+    if os.geteuid() == 0:
+        return Path("/var/lib/georouter")
+    return Path.home() / ".local" / "share" / "georouter"
+
+
+class Settings(BaseSettings):
+    """The service's settings; each is the environment variable `GEOROUTER_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="GEOROUTER_", extra="ignore", frozen=True)
+
+    database_url: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL to use. Unset: an embedded one is started in the data directory.",
+    )
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Folder of the embedded database and of the activated boundary datasets.",
+    )
+    categories: Path | None = Field(
+        default=None, description="A categories file instead of the one shipped."
+    )
+    host: str = Field(default="127.0.0.1", description="Address the web process listens on.")
+    port: int = Field(
+        default=8080, ge=0, le=65535, description="Port the web process listens on; 0 takes any."
+    )
+    database_pool: PositiveInt = Field(
+        default=10, description="Database connections of one process at most."
+    )
+    max_body_bytes: PositiveInt = Field(
+        default=65536, description="Largest request body accepted, in bytes."
+    )
+    dataset_poll_s: PositiveFloat = Field(
+        default=2.0, description="How often a web process looks for a newly activated dataset."
+    )
+    egress_allow: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(),
+        description="Networks that intake endpoints may be in although they are not public, as a "
+        'JSON list, e.g. ["127.0.0.0/8"]. Plain http is accepted there too. For development.',
+    )
+    delivery_timeout_s: PositiveFloat = Field(
+        default=15.0, description="Total time an intake endpoint has to answer."
+    )
+    delivery_lease_s: PositiveFloat = Field(
+        default=60.0, description="How long a worker owns a delivery that it is sending."
+    )
+    worker_concurrency: PositiveInt = Field(
+        default=50, description="Deliveries that one worker sends at the same time."
+    )

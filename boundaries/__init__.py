@@ -1,0 +1,1 @@
+"""Boundary data: reading, repairing, building and versioning. The service imports `dataset` only."""

@@ -1,0 +1,56 @@
+"""A boundary dataset on disk: a folder with `manifest.json` and `index.grx`.
+
+Answers which dataset a folder holds and opens it, or says in one sentence why it cannot. This is
+the only module of `boundaries` that the running service imports; it needs no GIS library.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from georouter.index import Index
+
+MANIFEST = "manifest.json"
+INDEX = "index.grx"
+
+
+class DatasetError(Exception):
+    """A dataset folder that cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """An opened dataset: its version, its manifest as written at build time, and its index."""
+
+    version: str
+    manifest: dict[str, Any]
+    index: Index
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a dataset folder, or `DatasetError`."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DatasetError(
+            f"{folder} is no dataset: it has no {MANIFEST}; make one with "
+            "`georouter boundaries build`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}; build the dataset again") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("version"), str):
+        raise DatasetError(f"{path} names no version; build the dataset again")
+    return manifest
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Open the dataset in `folder`, memory-mapped; raises `DatasetError` or `IndexFormatError`."""
+    manifest = read_manifest(folder)
+    path = folder / INDEX
+    if not path.is_file():
+        raise DatasetError(f"{folder} has no {INDEX}; build the dataset again")
+    return Dataset(version=manifest["version"], manifest=manifest, index=Index.open(path))

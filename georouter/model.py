@@ -1,0 +1,111 @@
+"""The frozen values that the core speaks in: layers, areas, categories, candidates, decisions.
+
+They carry no behaviour beyond reading themselves, know nothing of storage or wire formats, and
+compare by value, so that a decision can be stored, replayed and compared with a later one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class InvalidCoordinate(ValueError):  # noqa: N818 - the name is part of the public shape
+    """A longitude or latitude that is not a finite number of degrees within range.
+
+    `field` names the offending one: "lon" or "lat".
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnknownCategory(LookupError):  # noqa: N818 - reads as the sentence it is
+    """A category code that the catalogue in force does not have."""
+
+    def __init__(self, code: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"unknown category {code!r}; known are: {', '.join(known)}")
+        self.code = code
+        self.known = known
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """One authority's ground in one layer: what `Index.covering` answers with, by position."""
+
+    layer: str
+    code: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """All areas of one kind; they occupy `areas[first:stop]` of the index, ascending by code."""
+
+    name: str
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """Who answers for a group of categories, as the layers to ask, the right one first.
+
+    When the first layer is missing from a dataset the next is asked and the decision is marked
+    `degraded`: it never passes silently for the real answer.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """Our kind of defect, in words a citizen understands, and the tier that answers for it."""
+
+    code: str
+    name: str
+    description: str
+    tier: Tier
+
+
+class DecisionState(StrEnum):
+    """How much a decision can be relied on."""
+
+    CERTAIN = "certain"
+    AMBIGUOUS = "ambiguous"
+    DEGRADED = "degraded"
+    OUTSIDE = "outside"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An authority that may be responsible, and why it is considered."""
+
+    code: str
+    name: str
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who is responsible for a point, by which rule, in which dataset version.
+
+    `candidates` are in order of preference; the first is the responsible one. It is empty exactly
+    when `state` is `outside`.
+    """
+
+    state: DecisionState
+    rule: str
+    reason: str
+    category: str
+    tier: str
+    dataset: str
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def responsible(self) -> Candidate | None:
+        """The authority that a report with this decision is forwarded to."""
+        return self.candidates[0] if self.candidates else None
