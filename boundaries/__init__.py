@@ -1,1 +1,1 @@
-"""Boundary data: reading, repairing, building and versioning. The service imports `dataset` only."""
+"""Boundary data: reading, repairing, building. The service imports `dataset` only."""

@@ -21,6 +21,10 @@ class DatasetError(Exception):
     """A dataset folder that cannot be used; the message says why and what to do."""
 
 
+class DatasetNotFoundError(DatasetError):
+    """A folder that is no dataset at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """An opened dataset: its version, its manifest as written at build time, and its index."""
@@ -36,7 +40,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DatasetError(
+        raise DatasetNotFoundError(
             f"{folder} is no dataset: it has no {MANIFEST}; make one with "
             "`georouter boundaries build`"
         ) from None

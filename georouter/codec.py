@@ -131,7 +131,9 @@ def decode(buffer: mmap.mmap | bytes, path: Path) -> Compiled:
     try:
         return _assemble(json.loads(raw), buffer, start)
     except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise IndexFormatError(_remedy(path, f"has a header that makes no sense: {error}")) from None
+        raise IndexFormatError(
+            _remedy(path, f"has a header that makes no sense: {error}")
+        ) from None
 
 
 def _assemble(header: dict[str, Any], buffer: mmap.mmap | bytes, start: int) -> Compiled:
@@ -144,7 +146,9 @@ def _assemble(header: dict[str, Any], buffer: mmap.mmap | bytes, start: int) -> 
         for code, name in pairs[layer.first : layer.stop]
     )
     arrays = {
-        name: np.frombuffer(buffer, dtype, header["arrays"][name][1], start + header["arrays"][name][0])
+        name: np.frombuffer(
+            buffer, dtype, header["arrays"][name][1], start + header["arrays"][name][0]
+        )
         for name, dtype in ARRAYS.items()
     }
     return Compiled(Grid(x0, y0, columns, rows, tuple(shifts)), layers, areas, arrays)

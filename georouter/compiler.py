@@ -432,9 +432,7 @@ def _chain_starts(edges: _Edges, cell: Ints, edge: Ints) -> Ints:
 
 def _needs_fin(tip_x: Ints, tip_y: Ints, x: Ints, y: Ints, size: Ints | np.int64) -> Bools:
     """Whether a chain end lies where rays from the cell at `x`, `y` sweep, beyond the cell."""
-    return (
-        (tip_x > x + size + _PAD) & (tip_y >= y - _PAD) & (tip_y <= y + size + _PAD)
-    )
+    return (tip_x > x + size + _PAD) & (tip_y >= y - _PAD) & (tip_y <= y + size + _PAD)
 
 
 def _face_rows(
@@ -472,7 +470,7 @@ def _crossings(
     """Strands against the reference lines of the rows of their parent's cells.
 
     Returns (strand, row, number of leading columns whose reference point is left of the crossing).
-    In doubled units a reference point is odd and a vertex even, so that none is level with a vertex.
+    In doubled units a reference point is odd and a vertex even, so that none is level with one.
     """
     x1, y1, x2, y2 = strand
     down = y1 > y2
@@ -641,11 +639,9 @@ def _write_records(
     strand = (edges.x1[edge], edges.y1[edge], edges.x2[edge], edges.y2[edge])
     crossed = _right_of_reference(strand, x[cell], y[cell], size[cell])
     np.bitwise_xor.at(parity, cell[crossed], mask[chain[crossed]])
-    fins = []
+    fins: list[Ints] = []
     for tip in (start, start + length):
-        fin = _needs_fin(
-            rings.x[tip], rings.y[tip], x[chain_cell], y[chain_cell], size[chain_cell]
-        )
+        fin = _needs_fin(rings.x[tip], rings.y[tip], x[chain_cell], y[chain_cell], size[chain_cell])
         below = fin & (2 * rings.y[tip] < 2 * y[chain_cell] + size[chain_cell] + 1)
         np.bitwise_xor.at(parity, chain_cell[below], mask[below])
         fins.append(fin.astype(np.int64))
@@ -672,11 +668,11 @@ def _write_records(
     to = chain_at[which] + 1 + 2 * (fins[0][which] + nth)
     words[to] = rings.x[start[which] + nth]
     words[to + 1] = rings.y[start[which] + nth]
-    for fin, tip, to in (
+    for added, tip, to in (
         (fins[0], start, chain_at + 1),
         (fins[1], start + length, chain_at + chain_words - 2),
     ):
-        has = np.nonzero(fin)[0]
+        has = np.nonzero(added)[0]
         words[to[has]] = rings.x[tip[has]]
         words[to[has] + 1] = FIN_Y
     leaves.point_to(levels, record_at)

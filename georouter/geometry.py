@@ -54,7 +54,9 @@ def side(px: float, py: float, x1: float, y1: float, x2: float, y2: float) -> in
     return (exact > 0) - (exact < 0)
 
 
-def meets_ray(px: float, py: float, x1: float, y1: float, x2: float, y2: float) -> bool | None:
+def meets_ray(  # noqa: PLR0911 - one case a line
+    px: float, py: float, x1: float, y1: float, x2: float, y2: float
+) -> bool | None:
     """Whether the ray from the point towards +x crosses the edge; None when the point is on it.
 
     The half-open rule of ray crossing (an edge owns its lower end) makes each vertex count once.

@@ -11,6 +11,7 @@ the edges near it are counted against a ray in integers. Where the point comes w
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -100,7 +101,7 @@ class Index:
         column, row = x >> grid.shifts[0], y >> grid.shifts[0]
         within = (column >= 0) & (column < grid.columns) & (row >= 0) & (row < grid.rows)
         word = np.where(within, arrays["top"][np.where(within, row * grid.columns + column, 0)], 0)
-        for above, shift in zip(grid.shifts, grid.shifts[1:], strict=False):
+        for above, shift in pairwise(grid.shifts):
             deeper = np.nonzero((word >> 30) == 1)[0]
             if not len(deeper):
                 break
@@ -185,9 +186,9 @@ def _count_crossings(
     return sets, doubt | (sets == UNLISTED)
 
 
-def _make_lookup(compiled: Compiled) -> _Lookup:
+def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one closure is the speed
     """The single lookup as a closure over memory views: the fastest that plain Python does."""
-    views = {name: memoryview(array) for name, array in compiled.arrays.items()}
+    views = {name: array.data for name, array in compiled.arrays.items()}
     top, sub, records = views["top"], views["sub"], views["records"]
     palettes, set_offsets, set_members = (
         views["palettes"],
@@ -200,8 +201,7 @@ def _make_lookup(compiled: Compiled) -> _Lookup:
     x_origin, y_origin = 180 * SCALE + grid.x0, 90 * SCALE + grid.y0
     x_grid, y_grid = grid.x0, grid.y0
     steps = [
-        (below, above - below, (1 << (above - below)) - 1)
-        for above, below in zip(grid.shifts, grid.shifts[1:], strict=False)
+        (below, above - below, (1 << (above - below)) - 1) for above, below in pairwise(grid.shifts)
     ]
     scale = float(SCALE)
     tolerance = _TOLERANCE
@@ -244,7 +244,9 @@ def _make_lookup(compiled: Compiled) -> _Lookup:
         check_coordinate(lon, lat)
         return members(word)
 
-    def at_record(record: int, x: int, y: int, lon: float, lat: float) -> tuple[int, ...]:
+    def at_record(  # noqa: C901 - split up it would call functions per edge
+        record: int, x: int, y: int, lon: float, lat: float
+    ) -> tuple[int, ...]:
         head = records[record + 1]
         parity = head & _MASK
         at = record + 2
@@ -307,7 +309,7 @@ def _make_lookup(compiled: Compiled) -> _Lookup:
                 )
             ]
             at = end
-            for (x1, y1), (x2, y2) in zip(ends, ends[1:], strict=False):
+            for (x1, y1), (x2, y2) in pairwise(ends):
                 meets = meets_ray(lon, lat, x1, y1, x2, y2)
                 if meets is None:
                     touched |= mask

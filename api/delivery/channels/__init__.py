@@ -1,0 +1,31 @@
+"""The ways to send a delivery, by the name that an endpoint's row carries.
+
+A channel turns one claimed delivery into one outcome. It may raise; the worker takes that for a
+failure that passes. It knows neither the queue nor what follows from its outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from api.delivery.channels.blackhole import Blackhole
+from api.delivery.channels.webhook import Webhook
+from api.delivery.egress import Egress
+from api.delivery.outbox import Claimed
+from api.delivery.policy import Outcome
+
+
+class Channel(Protocol):
+    """One way to send."""
+
+    async def send(self, claimed: Claimed) -> Outcome:
+        """Try to send it once. Called again for the same delivery, it sends the same bytes."""
+
+
+NAMES = ("webhook", "blackhole")
+
+
+def channels(egress: Egress, clock: Callable[[], float]) -> Mapping[str, Channel]:
+    """The channels by name; `clock` gives Unix seconds."""
+    return {"webhook": Webhook(egress, clock), "blackhole": Blackhole()}

@@ -1,0 +1,93 @@
+"""Puts a boundary dataset in force: checks it, keeps a copy, and tells the database.
+
+The service reads its own copy in the data directory, so that the operator's folder may go. Web
+processes follow the database by themselves (see `routing`). A dry run does all of it inside a
+transaction and rolls back, so it meets whatever a real run would meet.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from api import db
+from api.store.authorities import activate_dataset, active_dataset
+from boundaries.dataset import Dataset, DatasetError, open_dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """What an activation did, or in a dry run would do."""
+
+    version: str
+    before: str | None
+    changed: bool
+    areas: int
+    new_authorities: int
+
+
+async def activate(folder: Path, *, data_dir: Path, dsn: str, commit: bool) -> Activated:
+    """Put the dataset in `folder` in force; without `commit` only find out what that would do.
+
+    Raises `DatasetError`, `IndexFormatError`, `SchemaOutdated` and `DatabaseUnavailable`.
+    """
+    dataset = open_dataset(folder)
+    home = data_dir / "datasets" / dataset.version
+    conn = await db.connect(dsn)
+    try:
+        with db.translate():
+            await db.check_schema(conn)
+            if commit:
+                _keep(folder, home, dataset)
+            return await _activate(conn, dataset, home, commit=commit)
+    finally:
+        await conn.close(timeout=5.0)
+
+
+async def _activate(
+    conn: asyncpg.Connection, dataset: Dataset, home: Path, *, commit: bool
+) -> Activated:
+    transaction = conn.transaction()
+    await transaction.start()
+    try:
+        before = await active_dataset(conn)
+        done = await activate_dataset(
+            conn,
+            version=dataset.version,
+            location=str(home),
+            manifest=dataset.manifest,
+            areas=dataset.index.areas,
+        )
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await (transaction.commit() if commit else transaction.rollback())
+    return Activated(
+        version=dataset.version,
+        before=before["version"] if before else None,
+        changed=done.changed,
+        areas=len(dataset.index.areas),
+        new_authorities=done.new_authorities,
+    )
+
+
+def _keep(folder: Path, home: Path, dataset: Dataset) -> None:
+    """Copy the dataset into the data directory; it appears there whole or not at all."""
+    if home.exists():
+        if open_dataset(home).manifest["index"] != dataset.manifest["index"]:
+            raise DatasetError(
+                f"another dataset is kept as {dataset.version} in {home.parent}; build this one "
+                "again under another name"
+            )
+        return
+    home.parent.mkdir(parents=True, exist_ok=True)
+    partial = home.with_name(f".{home.name}.partial-{os.getpid()}")
+    try:
+        shutil.copytree(folder, partial)
+        partial.rename(home)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

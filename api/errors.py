@@ -1,0 +1,353 @@
+"""Every failure that the HTTP API can answer with, and the one table that gives it a status.
+
+An exception maps to (slug, status, title) in `TABLE` and is rendered as RFC 9457
+`application/problem+json`; the framework's own errors take the same shape. A 5xx never shows the
+text of an exception: it shows the correlation id that the log lines carry.
+"""
+
+# ruff: noqa: N818 - the names read as the sentences they are
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from georouter.model import InvalidCoordinate, UnknownCategory
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:georouter:problem:"
+# The middleware that makes the correlation id leaves it here.
+CORRELATION_KEY = "georouter.correlation_id"
+MAX_ERRORS = 20
+RETRY_AFTER_S = 5
+# Not "nothing was stored": a connection that broke during a commit leaves that open.
+RETRY = "send the same request again shortly; with the same Idempotency-Key it counts once"
+
+
+class ApiError(Exception):
+    """A refusal that the caller can act on; `detail` says what was wrong and what to do.
+
+    `fields` are (name, message) pairs for the fields at fault; `extra` are further members of the
+    problem document.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        fields: Sequence[tuple[str, str]] = (),
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = tuple(fields)
+        self.extra = dict(extra or {})
+
+
+class AccessError(ApiError):
+    """The caller is not known, or may not do this."""
+
+
+class KeyMissing(AccessError):
+    """No API key came with the request."""
+
+
+class KeyUnknown(AccessError):
+    """What came is no API key of ours."""
+
+
+class KeyExpired(AccessError):
+    """The key's time is over."""
+
+
+class KeyRevoked(AccessError):
+    """An operator has taken the key back."""
+
+
+class RoleForbidden(AccessError):
+    """A valid key whose role does not reach this far."""
+
+
+class IntakeError(ApiError):
+    """A request that cannot be taken in as it stands."""
+
+
+class MediaTypeUnsupported(IntakeError):
+    """The body is not declared as JSON."""
+
+
+class IdempotencyKeyInvalid(IntakeError):
+    """An `Idempotency-Key` that is no 1 to 255 printable ASCII characters."""
+
+
+class IdempotencyKeyReused(IntakeError):
+    """The key was used before, for another report."""
+
+
+class FieldRefused(IntakeError):
+    """One field, well-formed, whose value cannot be accepted."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}", fields=[(field, message)])
+
+
+class PlaceError(ApiError):
+    """A point that no authority can be found for."""
+
+
+class OutsideServiceArea(PlaceError):
+    """The point is in no area that answers for the category."""
+
+
+class SwappedAxes(PlaceError):
+    """The point is outside, and would be inside with longitude and latitude exchanged."""
+
+
+class NoActiveDataset(PlaceError):
+    """No boundary dataset is in force, so nothing can be routed."""
+
+
+class ResourceError(ApiError):
+    """Something that is not there, or is there already."""
+
+
+class NotFound(ResourceError):
+    """No such thing, or none that this caller may see."""
+
+
+class EndpointExists(ResourceError):
+    """The authority already has an active endpoint at this address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the table says of a failure: `slug` is its stable name, `title` the same in words."""
+
+    slug: str
+    status: int
+    title: str
+
+    @property
+    def type(self) -> str:
+        """The problem type, a URN."""
+        return TYPE_PREFIX + self.slug
+
+
+VALIDATION_FAILED = Row("validation-failed", 422, "The request does not validate")
+MALFORMED_JSON = Row("malformed-json", 400, "The body is not JSON")
+DATABASE_UNAVAILABLE = Row("database-unavailable", 503, "The database is not reachable")
+BODY_TOO_LARGE = Row("body-too-large", 413, "The body is too large")
+INTERNAL_ERROR = Row("internal-error", 500, "Something went wrong on our side")
+
+TABLE: dict[type[Exception], Row] = {
+    KeyMissing: Row("key-missing", 401, "An API key is needed"),
+    KeyUnknown: Row("key-unknown", 401, "The API key is not known"),
+    KeyExpired: Row("key-expired", 401, "The API key has expired"),
+    KeyRevoked: Row("key-revoked", 401, "The API key has been revoked"),
+    RoleForbidden: Row("forbidden", 403, "The API key does not allow this"),
+    MediaTypeUnsupported: Row("unsupported-media-type", 415, "The body must be JSON"),
+    IdempotencyKeyInvalid: Row("invalid-idempotency-key", 400, "The idempotency key is invalid"),
+    IdempotencyKeyReused: Row(
+        "idempotency-key-reused", 422, "The idempotency key was used for another report"
+    ),
+    FieldRefused: VALIDATION_FAILED,
+    InvalidCoordinate: VALIDATION_FAILED,
+    UnknownCategory: Row("unknown-category", 422, "The category is not known"),
+    OutsideServiceArea: Row("outside-service-area", 422, "The point is outside the service area"),
+    SwappedAxes: Row("swapped-axes", 422, "Longitude and latitude look swapped"),
+    NoActiveDataset: Row("no-active-dataset", 503, "No boundary dataset is in force"),
+    NotFound: Row("not-found", 404, "There is no such thing"),
+    EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
+}
+
+# What the framework itself answers with, by status.
+FRAMEWORK: dict[int, Row] = {
+    400: Row("bad-request", 400, "The request cannot be understood"),
+    404: TABLE[NotFound],
+    405: Row("method-not-allowed", 405, "The method is not allowed here"),
+    413: BODY_TOO_LARGE,
+}
+
+
+# What every operation that takes a key may answer.
+KEYED = (KeyMissing, KeyUnknown, KeyExpired, KeyRevoked, DATABASE_UNAVAILABLE, INTERNAL_ERROR)
+
+SCHEMA: dict[str, Any] = {
+    "title": "Problem",
+    "description": "A problem document, RFC 9457. `type` is stable; branch on it.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "format": "uri"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "description": "The fields at fault.",
+            "items": {
+                "type": "object",
+                "required": ["field", "message"],
+                "properties": {"field": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+        "known": {
+            "type": "array",
+            "description": "Of an unknown category: the known ones.",
+            "items": {"type": "string"},
+        },
+        "correlation_id": {
+            "type": "string",
+            "description": "Of a 5xx: quote it when you ask about the failure.",
+        },
+    },
+}
+
+
+def documented(*failures: type[Exception] | Row) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI `responses` of an operation that may answer with these."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for failure in failures:
+        row = failure if isinstance(failure, Row) else TABLE[failure]
+        example = {"type": row.type, "title": row.title, "status": row.status, "detail": "..."}
+        response = responses.setdefault(
+            row.status,
+            {
+                "description": row.title,
+                "content": {
+                    MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
+                },
+            },
+        )
+        response["content"][MEDIA_TYPE]["examples"][row.slug] = {
+            "summary": row.title,
+            "value": example,
+        }
+        if row.title not in response["description"]:
+            response["description"] += f", or: {row.title[0].lower()}{row.title[1:]}"
+    return responses
+
+
+def install(app: FastAPI, also: Mapping[type[Exception], Row]) -> None:
+    """Make `app` answer with problem documents.
+
+    `also` gives rows to exceptions of rooms that this one may not import.
+    """
+    rows = {**TABLE, **also}
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return respond(request.scope, error, rows)
+
+    for kind in (*rows, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
+
+
+def respond(
+    scope: Mapping[str, Any], error: Exception, rows: Mapping[type[Exception], Row] = TABLE
+) -> Response:
+    """Render an exception as a problem document."""
+    row, detail, fields, extra, headers = _read(error, rows)
+    document: dict[str, Any] = {
+        "type": row.type,
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+    }
+    if fields:
+        document["errors"] = [
+            {"field": _printable(name), "message": _printable(message)} for name, message in fields
+        ]
+    document |= extra
+    correlation_id = scope.get(CORRELATION_KEY)
+    if row.status >= 500 and correlation_id is not None:
+        document["correlation_id"] = correlation_id
+    if row.status == 401:
+        challenge = 'Bearer realm="georouter"'
+        if not isinstance(error, KeyMissing):
+            challenge += ', error="invalid_token"'
+        headers["WWW-Authenticate"] = challenge
+    if row.status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    # Escaped to ASCII: a message may quote what a client sent, lone surrogates included.
+    body = json.dumps(document).encode()
+    return Response(body, status_code=row.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+Read = tuple[Row, str, Iterable[tuple[str, str]], Mapping[str, Any], dict[str, str]]
+
+
+def _read(error: Exception, rows: Mapping[type[Exception], Row]) -> Read:
+    """The row, detail, fields at fault, further members and headers of an exception."""
+    if isinstance(error, RequestValidationError):
+        return _read_validation(error)
+    if isinstance(error, HTTPException):
+        return _read_framework(error)
+    row = next((rows[kind] for kind in type(error).__mro__ if kind in rows), INTERNAL_ERROR)
+    fields: Iterable[tuple[str, str]] = ()
+    extra: Mapping[str, Any] = {}
+    match error:
+        case ApiError():
+            detail, fields, extra = error.detail, error.fields, error.extra
+        case InvalidCoordinate():
+            detail, fields = str(error), [(error.field, str(error))]
+        case UnknownCategory():
+            detail, fields = str(error), [("category", "is not one of the known ones")]
+            extra = {"known": list(error.known)}
+        case _ if row is DATABASE_UNAVAILABLE:
+            detail = RETRY
+        case _:
+            detail = "the failure is logged under the correlation id; quote it when you ask"
+    return row, detail, fields, extra, {}
+
+
+def _read_validation(error: RequestValidationError) -> Read:
+    found = error.errors()
+    if any(item["type"] == "json_invalid" for item in found):
+        reason = found[0].get("ctx", {}).get("error", "")
+        position = found[0]["loc"][-1]
+        return MALFORMED_JSON, f"the body is not JSON: {reason} at character {position}", (), {}, {}
+    fields = [(_field(item["loc"]), _sentence(item)) for item in found[:MAX_ERRORS]]
+    detail = "; ".join(f"{name}: {message}" for name, message in fields[:3])
+    if len(found) > 3:
+        detail += f"; and {len(found) - 3} more"
+    return VALIDATION_FAILED, _printable(detail), fields, {}, {}
+
+
+def _read_framework(error: HTTPException) -> Read:
+    row = FRAMEWORK.get(error.status_code)
+    if row is None:
+        slug = "internal-error" if error.status_code >= 500 else "bad-request"
+        row = Row(slug, error.status_code, "The request was refused")
+    details = {
+        404: "there is nothing at this address",
+        405: "this address does not take that method; the Allow header lists those it takes",
+    }
+    detail = details.get(row.status, "" if row.status >= 500 else str(error.detail))
+    return row, detail or INTERNAL_ERROR.title, (), {}, dict(error.headers or {})
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """Where in the request: the path within the body, or the parameter's name."""
+    inner = location[1:] if location and location[0] in {"body", "query", "path"} else location
+    return ".".join(str(part) for part in inner) or "body"
+
+
+def _sentence(item: Mapping[str, Any]) -> str:
+    if item["type"] == "extra_forbidden":
+        return "is not a field of this request"
+    if item["type"] == "missing":
+        return "is required"
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _printable(text: str) -> str:
+    """A quote of what the client sent, safe to encode and cut to a length worth reading."""
+    return text.encode("utf-8", "replace").decode()[:500]

@@ -1,0 +1,136 @@
+"""The examples that the API's documentation shows, as plain JSON values.
+
+They tell one story: a pothole in Hearthmere, Doggerland. A test holds each against its model, so
+that they cannot lie; nothing else reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+REPORT_ID = "3f0e6f6e-2f0c-4b7e-9d1a-5a2a86a7f0c1"
+AUTHORITY_ID = "8a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
+ENDPOINT_ID = "5d6c7b8a-9f0e-4d1c-a2b3-c4d5e6f70819"
+DELIVERY_ID = "0b9a8c7d-6e5f-4c3d-b2a1-0f1e2d3c4b5a"
+
+REPORT_IN: dict[str, Any] = {
+    "lon": 2.12,
+    "lat": 54.71,
+    "category": "pothole",
+    "description": "Deep hole in the left lane, about 40 cm wide.",
+    "accuracy_m": 8,
+    "observed_at": "2026-11-02T08:15:00Z",
+}
+ENDPOINT_IN: dict[str, Any] = {
+    "channel": "webhook",
+    "url": "https://intake.hearthmere.example/reports",
+}
+
+DECISION: dict[str, Any] = {
+    "state": "certain",
+    "rule": "covering-area",
+    "reason": "the point lies inside Hearthmere",
+    "category": "pothole",
+    "tier": "highway",
+    "dataset": "doggerland-1",
+    "authority": {"id": AUTHORITY_ID, "code": "D06000001", "name": "Hearthmere"},
+    "candidates": [
+        {
+            "code": "D06000001",
+            "name": "Hearthmere",
+            "layer": "highway",
+            "reason": "inside its boundary",
+        }
+    ],
+}
+RECEIPT: dict[str, Any] = {
+    "id": REPORT_ID,
+    "received_at": "2026-11-02T08:15:04.120000Z",
+    "category": "pothole",
+    "decision": DECISION,
+    "forwarding": "queued",
+    "message": "Received. It is on its way to Hearthmere.",
+    "links": {"self": f"/v1/reports/{REPORT_ID}"},
+}
+REPORT_OUT: dict[str, Any] = {
+    **RECEIPT,
+    "state": "forwarded",
+    "deliveries": [
+        {
+            "id": DELIVERY_ID,
+            "endpoint_id": ENDPOINT_ID,
+            "state": "delivered",
+            "attempts": 1,
+            "last_outcome": "delivered",
+            "last_status": 200,
+            "reference": "HM-2026-10433",
+            "delivered_at": "2026-11-02T08:15:05.310000Z",
+            "next_attempt_at": None,
+        }
+    ],
+}
+
+AUTHORITY: dict[str, Any] = {
+    "id": AUTHORITY_ID,
+    "name": "Hearthmere",
+    "codes": [{"scheme": "gss", "code": "D06000001"}],
+    "has_active_endpoint": True,
+}
+AUTHORITY_DETAIL: dict[str, Any] = {**AUTHORITY, "held": 0}
+AUTHORITY_PAGE: dict[str, Any] = {"items": [AUTHORITY], "next_cursor": None}
+
+ENDPOINT: dict[str, Any] = {
+    "id": ENDPOINT_ID,
+    "authority_id": AUTHORITY_ID,
+    "channel": "webhook",
+    "url": "https://intake.hearthmere.example/reports",
+    "state": "active",
+    "created_at": "2026-11-02T07:00:00Z",
+}
+ENDPOINT_CREATED: dict[str, Any] = {
+    **ENDPOINT,
+    "secret": "whsec_ZXhhbXBsZS1leGFtcGxlLWV4YW1wbGUtZXhhbXBsZS0=",
+    "released": 3,
+}
+ENDPOINT_LIST: dict[str, Any] = {"items": [ENDPOINT]}
+
+DELIVERY: dict[str, Any] = {
+    "id": DELIVERY_ID,
+    "report_id": REPORT_ID,
+    "endpoint_id": ENDPOINT_ID,
+    "state": "delivered",
+    "created_at": "2026-11-02T08:15:04.120000Z",
+    "settled_at": "2026-11-02T08:15:05.310000Z",
+    "next_attempt_at": None,
+    "reference": "HM-2026-10433",
+    "attempts": [
+        {
+            "n": 1,
+            "started_at": "2026-11-02T08:15:04.180000Z",
+            "finished_at": "2026-11-02T08:15:05.310000Z",
+            "outcome": "delivered",
+            "status": 200,
+            "answer": '{"reference": "HM-2026-10433"}',
+            "error": None,
+        }
+    ],
+}
+DELIVERY_PAGE: dict[str, Any] = {"items": [DELIVERY], "next_cursor": None}
+
+HEALTH: dict[str, Any] = {"status": "alive"}
+READINESS: dict[str, Any] = {
+    "status": "ready",
+    "checks": {
+        "database": {"ok": True, "detail": "reachable"},
+        "schema": {"ok": True, "detail": "current"},
+        "dataset": {"ok": True, "detail": "doggerland-1"},
+    },
+}
+NOT_READY: dict[str, Any] = {
+    "status": "not ready",
+    "checks": {
+        "database": {"ok": True, "detail": "reachable"},
+        "schema": {"ok": True, "detail": "current"},
+        "dataset": {"ok": False, "detail": "no dataset is active"},
+    },
+}

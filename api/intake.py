@@ -1,0 +1,111 @@
+"""Taking in a report: decide, store, and promise, all or nothing.
+
+`accept` promises that a report is stored exactly once for each idempotency key, together with what
+it is owed, and that the same request gets the same answer for ever. It commits before it returns;
+telling the worker is the caller's business, afterwards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from api import db
+from api.auth import Caller
+from api.errors import IdempotencyKeyInvalid, IdempotencyKeyReused, PlaceError
+from api.routing import LiveRouting
+from api.schemas import DecisionOut, Receipt, ReportIn
+from api.store import reports
+from georouter.model import UnknownCategory
+
+PRINTABLE = re.compile(r"[ -~]{1,255}")
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A report's receipt, and whether it is one of an earlier request."""
+
+    receipt: Receipt
+    replayed: bool
+
+
+async def accept(
+    body: ReportIn,
+    *,
+    idempotency_key: str | None,
+    caller: Caller,
+    pool: asyncpg.Pool,
+    live: LiveRouting,
+    random_bytes: Callable[[int], bytes],
+) -> Accepted:
+    """Store a report and what follows from it, or find it stored already.
+
+    Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`, a `PlaceError` or `UnknownCategory`;
+    nothing is stored then.
+    """
+    if idempotency_key is not None and not PRINTABLE.fullmatch(idempotency_key):
+        raise IdempotencyKeyInvalid("Idempotency-Key takes 1 to 255 printable ASCII characters")
+    report_id = UUID(bytes=random_bytes(16), version=4)
+    # Without a key every post is a new report; ours starts with what no client's may contain.
+    key = idempotency_key if idempotency_key is not None else f"§{report_id}"
+    try:
+        table = live.require()
+        decision, authority = table.place(lon=body.lon, lat=body.lat, category=body.category)
+    except (PlaceError, UnknownCategory):
+        # A retry of what was accepted under another dataset or catalogue gets its old answer.
+        replay = await _replay(body, key, caller, pool) if idempotency_key else None
+        if replay is None:
+            raise
+        return replay
+    async with db.acquire(pool) as conn:
+        stored = await reports.insert_report(
+            conn,
+            report_id=report_id,
+            api_key_id=caller.key_id,
+            idempotency_key=key,
+            request_sha256=body.sha256(),
+            lon=body.lon,
+            lat=body.lat,
+            accuracy_m=body.accuracy_m,
+            observed_at=body.observed_at,
+            category=body.category,
+            description=body.description,
+            decision=decision.model_dump(mode="json"),
+            dataset_id=table.dataset_id,
+            authority_id=authority.id,
+        )
+    if stored is None:
+        replay = await _replay(body, key, caller, pool)
+        assert replay is not None  # noqa: S101 - the key is taken, and keys are never deleted
+        return replay
+    receipt = Receipt.of(
+        report_id=report_id,
+        received_at=stored["received_at"],
+        decision=decision,
+        held=stored["held_on_receipt"],
+    )
+    return Accepted(receipt=receipt, replayed=False)
+
+
+async def _replay(body: ReportIn, key: str, caller: Caller, pool: asyncpg.Pool) -> Accepted | None:
+    """The answer that was given when this key was used before."""
+    async with db.acquire(pool) as conn:
+        posted = await reports.find_posted(conn, api_key_id=caller.key_id, idempotency_key=key)
+    if posted is None:
+        return None
+    if posted["request_sha256"] != body.sha256():
+        raise IdempotencyKeyReused(
+            "this Idempotency-Key was used for a report that says something else; take a new key "
+            "for a new report, and send a report again exactly as it was"
+        )
+    receipt = Receipt.of(
+        report_id=posted["id"],
+        received_at=posted["received_at"],
+        decision=DecisionOut.model_validate(posted["decision"]),
+        held=posted["held_on_receipt"],
+    )
+    return Accepted(receipt=receipt, replayed=True)

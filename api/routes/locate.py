@@ -1,0 +1,35 @@
+"""`GET /v1/locate`: who would be responsible here, without reporting anything.
+
+Outside the service area is an answer like any other, so that an app can ask while its pin moves.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api import errors, schemas
+from api.routes.wiring import Calling, Wired
+from georouter.model import UnknownCategory
+
+router = APIRouter(tags=["locate"])
+
+
+@router.get(
+    "/locate",
+    operation_id="locate",
+    summary="Who is responsible at a point",
+    responses=errors.documented(
+        errors.VALIDATION_FAILED, UnknownCategory, errors.NoActiveDataset, *errors.KEYED
+    ),
+)
+async def locate(
+    place: Annotated[schemas.Place, Query()], wired: Wired, _caller: Calling
+) -> schemas.DecisionOut:
+    """Decide who is responsible for a category of defects at a point.
+
+    Outside the service area `state` is "outside", `authority` null and `candidates` empty.
+    """
+    table = wired.live.require()
+    return table.decide(lon=place.lon, lat=place.lat, category=place.category)

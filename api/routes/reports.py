@@ -1,0 +1,148 @@
+"""`/v1/reports`: post a report, and ask how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+from uuid import UUID
+
+import asyncpg
+from fastapi import APIRouter, Depends, Header, Response
+
+from api import db, errors, intake, schemas
+from api.auth import Caller, Role, require_role
+from api.routes.wiring import Calling, Wired, json_only
+from api.store import reports
+from georouter.model import UnknownCategory
+
+router = APIRouter(prefix="/reports", tags=["reports"])
+
+
+@router.post(
+    "",
+    operation_id="postReport",
+    summary="Post a report",
+    status_code=201,
+    dependencies=[Depends(json_only)],
+    response_description="Stored, and on its way or held",
+    responses={
+        201: {
+            "headers": {
+                "Location": {"description": "The report.", "schema": {"type": "string"}},
+                "Idempotency-Replayed": {
+                    "description": "`true` if this answers an earlier request's report.",
+                    "schema": {"type": "string"},
+                },
+            }
+        },
+        **errors.documented(
+            errors.MALFORMED_JSON,
+            errors.IdempotencyKeyInvalid,
+            errors.RoleForbidden,
+            errors.BODY_TOO_LARGE,
+            errors.MediaTypeUnsupported,
+            errors.VALIDATION_FAILED,
+            UnknownCategory,
+            errors.OutsideServiceArea,
+            errors.SwappedAxes,
+            errors.IdempotencyKeyReused,
+            errors.NoActiveDataset,
+            *errors.KEYED,
+        ),
+    },
+)
+async def post_report(
+    body: schemas.ReportIn,
+    response: Response,
+    wired: Wired,
+    caller: Calling,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="1 to 255 printable ASCII characters, new for each report, the same for "
+            "each retry. Recommended: without it a retry is a second report."
+        ),
+    ] = None,
+) -> schemas.Receipt:
+    """Store a report and forward it to the responsible authority.
+
+    It is stored before this answers, exactly once for each `Idempotency-Key`. If the authority has
+    no intake endpoint yet, the report is held, and forwarded as soon as there is one.
+    """
+    require_role(caller, Role.APP)
+    accepted = await intake.accept(
+        body,
+        idempotency_key=idempotency_key,
+        caller=caller,
+        pool=wired.pool,
+        live=wired.live,
+        random_bytes=wired.random_bytes,
+    )
+    response.headers["Location"] = accepted.receipt.links.self
+    if accepted.replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    else:
+        wired.notifier.poke()
+    return accepted.receipt
+
+
+@router.get(
+    "/{report_id}",
+    operation_id="getReport",
+    summary="How far a report has come",
+    responses=errors.documented(errors.NotFound, errors.VALIDATION_FAILED, *errors.KEYED),
+)
+async def get_report(report_id: UUID, wired: Wired, caller: Calling) -> schemas.ReportOut:
+    """Show a report's receipt, its state and its deliveries.
+
+    To the app that posted it, the authority it went to, and operators; for others it is not there.
+    """
+    async with db.acquire(wired.pool) as conn:
+        rows = await reports.find_report(conn, report_id)
+    if not rows or not _may_see(caller, rows[0]):
+        raise errors.NotFound("there is no such report, or it is not yours to see")
+    return _shape(rows)
+
+
+def _may_see(caller: Caller, report: asyncpg.Record) -> bool:
+    return caller.key_id == report["api_key_id"] or caller.manages(report["authority_id"])
+
+
+def _shape(rows: Sequence[asyncpg.Record]) -> schemas.ReportOut:
+    report = rows[0]
+    deliveries = [
+        schemas.ReportDelivery(
+            id=row["delivery_id"],
+            endpoint_id=row["endpoint_id"],
+            state=row["state"],
+            attempts=row["attempts"],
+            last_outcome=row["last_outcome"],
+            last_status=row["last_status"],
+            reference=row["reference"],
+            delivered_at=row["settled_at"] if row["state"] == "delivered" else None,
+            next_attempt_at=row["due_at"] if row["state"] == "pending" else None,
+        )
+        for row in rows
+        if row["delivery_id"] is not None
+    ]
+    receipt = schemas.Receipt.of(
+        report_id=report["id"],
+        received_at=report["received_at"],
+        decision=schemas.DecisionOut.model_validate(report["decision"]),
+        held=report["held_on_receipt"],
+    )
+    state = _state(held=report["held"], deliveries=[delivery.state for delivery in deliveries])
+    return schemas.ReportOut(**dict(receipt), state=state, deliveries=deliveries)
+
+
+def _state(
+    *, held: bool, deliveries: Sequence[str]
+) -> Literal["held", "queued", "forwarded", "undeliverable"]:
+    """A report's state is what is best among its deliveries."""
+    if "delivered" in deliveries:
+        return "forwarded"
+    if held:
+        return "held"
+    if "pending" in deliveries or "leased" in deliveries:
+        return "queued"
+    return "undeliverable"

@@ -1,0 +1,188 @@
+"""The SQL of `authority`, `authority_code`, and of `dataset`, which brings them.
+
+At most one dataset is in force, and activating one is a single transaction. Authorities are added
+and renamed by datasets, never removed: reports and keys refer to them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from georouter.model import Area
+
+# Any number that nothing else in this database uses as an advisory lock
+ACTIVATION_LOCK = 7305213
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What `activate_dataset` did; `changed` is False if the version was in force already."""
+
+    dataset_id: int
+    changed: bool
+    new_authorities: int
+
+
+async def active_dataset(conn: asyncpg.Connection) -> asyncpg.Record | None:
+    """The dataset in force: id, version, location."""
+    return await conn.fetchrow("SELECT id, version, location FROM dataset WHERE state = 'active'")
+
+
+async def activate_dataset(
+    conn: asyncpg.Connection,
+    *,
+    version: str,
+    location: str,
+    manifest: Mapping[str, Any],
+    areas: Iterable[Area],
+) -> Activation:
+    """Put a dataset in force and retire the one before, in one transaction.
+
+    Every area's code gets an authority if it has none; authorities that are no longer in the
+    dataset stay. Running it again with the same version changes nothing but the location.
+    """
+    async with conn.transaction():
+        # One activation at a time: two would each retire the old one and collide on the new.
+        await conn.execute("SELECT pg_advisory_xact_lock($1)", ACTIVATION_LOCK)
+        before = await active_dataset(conn)
+        names = {area.code: area.name for area in areas}
+        new = await _upsert_authorities(conn, names)
+        await conn.execute(
+            """
+            UPDATE dataset SET state = 'retired', retired_at = now()
+            WHERE state = 'active' AND version <> $1
+            """,
+            version,
+        )
+        dataset_id: int = await conn.fetchval(
+            """
+            INSERT INTO dataset AS old (version, location, manifest, state, activated_at)
+            VALUES ($1, $2, $3::text::jsonb, 'active', now())
+            ON CONFLICT (version) DO UPDATE
+            SET location = excluded.location, state = 'active', retired_at = NULL,
+                activated_at = CASE old.state WHEN 'active' THEN old.activated_at ELSE now() END
+            RETURNING id
+            """,
+            version,
+            location,
+            json.dumps(manifest),
+        )
+        changed = before is None or before["id"] != dataset_id
+        return Activation(dataset_id=dataset_id, changed=changed, new_authorities=new)
+
+
+# --- authority ------------------------------------------------------------------------------------
+
+
+async def _upsert_authorities(conn: asyncpg.Connection, names: Mapping[str, str]) -> int:
+    codes = list(names)
+    await conn.execute(
+        """
+        UPDATE authority SET name = wanted.name
+        FROM unnest($1::text[], $2::text[]) AS wanted (code, name)
+        JOIN authority_code USING (code)
+        WHERE scheme = 'gss' AND authority.id = authority_id AND authority.name <> wanted.name
+        """,
+        codes,
+        [names[code] for code in codes],
+    )
+    made: int = await conn.fetchval(
+        """
+        WITH missing AS MATERIALIZED (
+            -- materialised: the id made here must be the same in both inserts
+            SELECT gen_random_uuid() AS id, wanted.code, wanted.name
+            FROM unnest($1::text[], $2::text[]) AS wanted (code, name)
+            WHERE NOT EXISTS (
+                SELECT FROM authority_code WHERE scheme = 'gss' AND code = wanted.code
+            )
+        ), body AS (
+            INSERT INTO authority (id, name) SELECT id, name FROM missing
+        ), label AS (
+            INSERT INTO authority_code (scheme, code, authority_id)
+            SELECT 'gss', code, id FROM missing
+        )
+        SELECT count(*) FROM missing
+        """,
+        codes,
+        [names[code] for code in codes],
+    )
+    return made
+
+
+async def authorities_by_code(conn: asyncpg.Connection) -> Sequence[asyncpg.Record]:
+    """(code, id, name) of every authority that boundary datasets can name."""
+    rows: Sequence[asyncpg.Record] = await conn.fetch(
+        """
+        SELECT code, authority.id, name
+        FROM authority_code JOIN authority ON authority.id = authority_id
+        WHERE scheme = 'gss'
+        """
+    )
+    return rows
+
+
+async def list_authorities(
+    conn: asyncpg.Connection, *, code: str | None, after: Sequence[Any] | None, limit: int
+) -> Sequence[asyncpg.Record]:
+    """Authorities by (name, id), beyond the pair `after`."""
+    name, authority_id = after or (None, None)
+    rows: Sequence[asyncpg.Record] = await conn.fetch(
+        """
+        SELECT id, name,
+               (SELECT json_agg(json_build_object('scheme', scheme, 'code', code)
+                                ORDER BY scheme, code)::jsonb
+                FROM authority_code WHERE authority_id = authority.id) AS codes,
+               EXISTS (SELECT FROM endpoint
+                       WHERE authority_id = authority.id AND state = 'active')
+                   AS has_active_endpoint
+        FROM authority
+        WHERE ($1::text IS NULL
+               OR id IN (SELECT authority_id FROM authority_code WHERE code = $1))
+          AND ($2::text IS NULL OR (name, id) > ($2, $3::uuid))
+        ORDER BY name, id
+        LIMIT $4
+        """,
+        code,
+        name,
+        authority_id,
+        limit,
+    )
+    return rows
+
+
+async def find_authority(conn: asyncpg.Connection, authority_id: UUID) -> asyncpg.Record | None:
+    """One authority, with the number of reports held for it."""
+    return await conn.fetchrow(
+        """
+        SELECT id, name,
+               (SELECT json_agg(json_build_object('scheme', scheme, 'code', code)
+                                ORDER BY scheme, code)::jsonb
+                FROM authority_code WHERE authority_id = authority.id) AS codes,
+               EXISTS (SELECT FROM endpoint
+                       WHERE authority_id = authority.id AND state = 'active')
+                   AS has_active_endpoint,
+               (SELECT count(*) FROM held WHERE authority_id = authority.id) AS held
+        FROM authority
+        WHERE id = $1
+        """,
+        authority_id,
+    )
+
+
+async def resolve_authority(conn: asyncpg.Connection, name: str) -> UUID | None:
+    """The authority with this id or external code."""
+    found: UUID | None = await conn.fetchval(
+        """
+        SELECT id FROM authority
+        WHERE id::text = lower($1)
+           OR id IN (SELECT authority_id FROM authority_code WHERE code = upper($1))
+        """,
+        name,
+    )
+    return found

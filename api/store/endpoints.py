@@ -1,0 +1,160 @@
+"""The SQL of intake endpoints and the view on their deliveries: `endpoint`, `delivery`, `attempt`.
+
+No report is lost by deleting an endpoint. Claiming, settling and releasing what is held belong to
+the queue, in `delivery.outbox`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+
+async def insert_endpoint(
+    conn: asyncpg.Connection,
+    *,
+    authority_id: UUID,
+    channel: str,
+    url: str,
+    secret: str,
+    created_by: UUID,
+) -> asyncpg.Record | None:
+    """Register an active endpoint; None if the authority has an active one at this address."""
+    # Registrations and deletions of one authority take turns, so that of two at the same address
+    # the second sees the first. Reports do not wait for this lock.
+    await conn.execute("SELECT FROM authority WHERE id = $1 FOR NO KEY UPDATE", authority_id)
+    return await conn.fetchrow(
+        """
+        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by)
+        SELECT $1::uuid, $2::text, $3::text, $4::text, 'active', $5::uuid
+        WHERE NOT EXISTS (
+            SELECT FROM endpoint WHERE authority_id = $1 AND url = $3 AND state = 'active'
+        )
+        RETURNING id, authority_id, channel, url, state, created_at
+        """,
+        authority_id,
+        channel,
+        url,
+        secret,
+        created_by,
+    )
+
+
+async def list_endpoints(conn: asyncpg.Connection, authority_id: UUID) -> Sequence[asyncpg.Record]:
+    """The endpoints of an authority that are not deleted, the oldest first, without secrets."""
+    rows: Sequence[asyncpg.Record] = await conn.fetch(
+        """
+        SELECT id, authority_id, channel, url, state, created_at
+        FROM endpoint
+        WHERE authority_id = $1 AND state <> 'deleted'
+        ORDER BY created_at, id
+        """,
+        authority_id,
+    )
+    return rows
+
+
+async def delete_endpoint(
+    conn: asyncpg.Connection, *, authority_id: UUID, endpoint_id: UUID
+) -> bool:
+    """Delete an endpoint and hold again what only it was owed; False if there is none.
+
+    What was never delivered and is owed to no other endpoint becomes held, dead deliveries
+    included: on a deleted endpoint nobody could ever redeliver them. A delivery that is being sent
+    at this moment may reach the old endpoint and, once released, a new one: doubled, never lost.
+    """
+    await conn.execute("SELECT FROM authority WHERE id = $1 FOR NO KEY UPDATE", authority_id)
+    # Deliveries before their endpoint, as `outbox.settle` locks them when an endpoint is gone: in
+    # the other order the two could wait for each other.
+    await conn.execute(
+        """
+        SELECT FROM delivery WHERE endpoint_id = $1 AND state IN ('pending', 'leased')
+        ORDER BY id FOR UPDATE
+        """,
+        endpoint_id,
+    )
+    # FOR UPDATE, not the weaker lock that an UPDATE takes: it waits for reports that are on their
+    # way to this endpoint, and the statements below see the deliveries of those.
+    found = await conn.fetchval(
+        """
+        SELECT id FROM endpoint WHERE id = $1 AND authority_id = $2 AND state <> 'deleted'
+        FOR UPDATE
+        """,
+        endpoint_id,
+        authority_id,
+    )
+    if found is None:
+        return False
+    await conn.execute(
+        "UPDATE endpoint SET state = 'deleted', ended_at = now() WHERE id = $1", endpoint_id
+    )
+    await conn.execute(
+        """
+        UPDATE delivery SET state = 'cancelled', settled_at = now(), lease_token = NULL
+        WHERE endpoint_id = $1 AND state IN ('pending', 'leased')
+        """,
+        endpoint_id,
+    )
+    await conn.execute(
+        """
+        INSERT INTO held (report_id, authority_id)
+        SELECT report.id, report.authority_id
+        FROM delivery JOIN report ON report.id = report_id
+        WHERE endpoint_id = $1 AND delivery.state IN ('cancelled', 'dead')
+          AND NOT EXISTS (
+              SELECT FROM delivery AS other JOIN endpoint ON endpoint.id = other.endpoint_id
+              WHERE other.report_id = report.id
+                AND (other.state IN ('pending', 'leased', 'delivered')
+                     OR endpoint.state <> 'deleted')
+          )
+        ON CONFLICT (report_id) DO NOTHING
+        """,
+        endpoint_id,
+    )
+    return True
+
+
+# --- delivery, attempt ----------------------------------------------------------------------------
+
+
+async def list_deliveries(
+    conn: asyncpg.Connection,
+    *,
+    authority_id: UUID,
+    state: str | None,
+    after: Sequence[Any] | None,
+    limit: int,
+) -> Sequence[asyncpg.Record]:
+    """The deliveries owed to an authority's endpoints by (created_at, id), the newest first.
+
+    Beyond the pair `after`; each with its attempts.
+    """
+    created_at, delivery_id = after or (None, None)
+    rows: Sequence[asyncpg.Record] = await conn.fetch(
+        """
+        SELECT delivery.id, report_id, endpoint_id, delivery.state, delivery.created_at,
+               settled_at, due_at, reference, tries.attempts
+        FROM delivery
+        JOIN endpoint ON endpoint.id = endpoint_id
+        CROSS JOIN LATERAL (
+            SELECT coalesce(jsonb_agg(jsonb_build_object(
+                'n', n, 'started_at', started_at, 'finished_at', finished_at, 'outcome', outcome,
+                'status', status, 'answer', answer, 'error', error) ORDER BY n), '[]') AS attempts
+            FROM attempt WHERE delivery_id = delivery.id
+        ) AS tries
+        WHERE endpoint.authority_id = $1
+          AND ($2::text IS NULL OR delivery.state = $2)
+          AND ($3::timestamptz IS NULL OR (delivery.created_at, delivery.id) < ($3, $4::uuid))
+        ORDER BY delivery.created_at DESC, delivery.id DESC
+        LIMIT $5
+        """,
+        authority_id,
+        state,
+        created_at,
+        delivery_id,
+        limit,
+    )
+    return rows

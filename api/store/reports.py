@@ -1,0 +1,125 @@
+"""The SQL of reports: `report`, `idempotency`, `held`, and the deliveries owed on receipt.
+
+A report is stored with all that follows from it in one statement, or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+
+async def insert_report(
+    conn: asyncpg.Connection,
+    *,
+    report_id: UUID,
+    api_key_id: UUID,
+    idempotency_key: str,
+    request_sha256: bytes,
+    lon: float,
+    lat: float,
+    accuracy_m: float | None,
+    observed_at: datetime | None,
+    category: str,
+    description: str,
+    decision: Mapping[str, Any],
+    dataset_id: int,
+    authority_id: UUID,
+) -> asyncpg.Record | None:
+    """Store a report with all that follows from it; None if the idempotency key was used before.
+
+    A single statement and so a transaction of its own: all of it is committed on return, or none.
+    """
+    return await conn.fetchrow(
+        """
+        WITH fresh AS (
+            -- Of concurrent posts with one key, the losers wait here on the unique index until the
+            -- winner commits, and then insert nothing, here and below. They find the winner's
+            -- report in a statement of their own: this one's snapshot is too old to see it.
+            INSERT INTO idempotency (api_key_id, key, request_sha256, report_id)
+            VALUES ($2, $3, $4, $1)
+            ON CONFLICT (api_key_id, key) DO NOTHING
+            RETURNING report_id
+        ), intake AS MATERIALIZED (
+            -- The lock makes a deletion of the endpoint wait for us, and us for a deletion, after
+            -- which the row no longer qualifies: no delivery is ever left on a deleted endpoint.
+            -- An endpoint being registered is not seen, and the report is held behind it; the
+            -- worker releases such reports regularly.
+            SELECT id FROM endpoint WHERE authority_id = $13 AND state = 'active' FOR KEY SHARE
+        ), stored AS (
+            INSERT INTO report (id, api_key_id, lon, lat, accuracy_m, observed_at, category,
+                                description, decision, dataset_id, authority_id, held_on_receipt)
+            SELECT report_id, $2, $5::float8, $6::float8, $7::float8, $8::timestamptz, $9::text,
+                   $10::text, $11::jsonb, $12::bigint, $13, NOT EXISTS (SELECT FROM intake)
+            FROM fresh
+            RETURNING id, received_at, held_on_receipt
+        ), owed AS (
+            INSERT INTO delivery (report_id, endpoint_id)
+            SELECT stored.id, intake.id FROM stored CROSS JOIN intake
+        ), waiting AS (
+            INSERT INTO held (report_id, authority_id)
+            SELECT id, $13 FROM stored WHERE held_on_receipt
+        )
+        SELECT received_at, held_on_receipt FROM stored
+        """,
+        report_id,
+        api_key_id,
+        idempotency_key,
+        request_sha256,
+        lon,
+        lat,
+        accuracy_m,
+        observed_at,
+        category,
+        description,
+        decision,
+        dataset_id,
+        authority_id,
+    )
+
+
+async def find_posted(
+    conn: asyncpg.Connection, *, api_key_id: UUID, idempotency_key: str
+) -> asyncpg.Record | None:
+    """The report that an idempotency key was used for."""
+    return await conn.fetchrow(
+        """
+        SELECT request_sha256, report.id, received_at, decision, held_on_receipt
+        FROM idempotency JOIN report ON report.id = report_id
+        WHERE idempotency.api_key_id = $1 AND key = $2
+        """,
+        api_key_id,
+        idempotency_key,
+    )
+
+
+async def find_report(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asyncpg.Record]:
+    """A report with its deliveries: a row for each, one with a null `delivery_id` if there is none.
+
+    One statement, so that a report never shows as neither held nor owed while it is released.
+    """
+    rows: Sequence[asyncpg.Record] = await conn.fetch(
+        """
+        SELECT report.id, report.received_at, report.decision, report.held_on_receipt,
+               report.api_key_id, report.authority_id, held.report_id IS NOT NULL AS held,
+               delivery.id AS delivery_id, delivery.endpoint_id, delivery.state,
+               delivery.attempts, delivery.reference, delivery.settled_at, delivery.due_at,
+               last.outcome AS last_outcome, last.status AS last_status
+        FROM report
+        LEFT JOIN held ON held.report_id = report.id
+        LEFT JOIN delivery ON delivery.report_id = report.id
+        LEFT JOIN LATERAL (
+            SELECT outcome, status FROM attempt
+            WHERE delivery_id = delivery.id AND outcome IS NOT NULL
+            ORDER BY n DESC LIMIT 1
+        ) AS last ON true
+        WHERE report.id = $1
+        ORDER BY delivery.created_at, delivery.id
+        """,
+        report_id,
+    )
+    return rows

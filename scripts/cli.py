@@ -1,0 +1,394 @@
+"""The operator's command line: parses, calls, prints, and turns errors into exit codes.
+
+Data goes to stdout; progress and prose go to stderr. Exit codes: 0 ok, 1 failed, 2 usage,
+3 validation findings, 4 not found, 5 conflict, 6 remote. No logic lives here, and heavy libraries
+are imported by the commands that need them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from api.settings import Settings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Routes street reports to the authority responsible and forwards them.",
+)
+boundaries_app = typer.Typer(no_args_is_help=True, help="Build and activate boundary datasets.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys of apps, councils and operators.")
+db_app = typer.Typer(no_args_is_help=True, help="The embedded database.")
+app.add_typer(boundaries_app, name="boundaries")
+app.add_typer(keys_app, name="keys")
+app.add_typer(db_app, name="db")
+
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Commit = Annotated[bool, typer.Option("--commit", help="Do it; without this it is a dry run.")]
+
+
+class UsageError(Exception):
+    """Arguments that make no sense together."""
+
+
+def main() -> None:
+    """The console script `georouter`."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        stderr.print("interrupted")
+        sys.exit(130)
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise  # a bug: show where
+        message = " ".join(str(error).split())
+        stderr.print(f"georouter: {message}", markup=False)
+        sys.exit(code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The exit code of an expected failure; None for a bug."""
+    return next((code for kinds, code in _expected() if isinstance(error, kinds)), None)
+
+
+def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...], int]]:
+    """The one table of expected failures, the narrower classes first."""
+    from api.db import DatabaseUnavailable, MigrationRefused, SchemaOutdated
+    from api.embedded import EmbeddedPostgresError
+    from api.routing import CategoriesError
+    from boundaries.dataset import DatasetError, DatasetNotFoundError
+    from boundaries.readers import SourceError, SourceNotFoundError
+    from georouter.codec import IndexFormatError
+    from georouter.model import InvalidCoordinate, UnknownCategory
+
+    yield (UsageError, InvalidCoordinate), 2
+    yield (SourceNotFoundError, DatasetNotFoundError, UnknownCategory, NotFoundError), 4
+    yield MigrationRefused, 5
+    yield (DatabaseUnavailable, EmbeddedPostgresError), 6
+    yield (SourceError, DatasetError, IndexFormatError, CategoriesError, SchemaOutdated), 1
+    if "boundaries.build" in sys.modules:  # its errors exist only where it was imported
+        from boundaries.build import BuildConflictError
+        from boundaries.prove import ProofError
+        from georouter.compiler import CompileError
+
+        yield BuildConflictError, 5
+        yield (CompileError, ProofError), 1
+
+
+class NotFoundError(Exception):
+    """Something named on the command line that does not exist."""
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "GEOROUTER_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise UsageError(f"{name}: {first['msg']}") from None
+
+
+# --- the service ------------------------------------------------------------------------------
+
+
+@app.command()
+def serve() -> None:
+    """Run a web process (GEOROUTER_HOST, GEOROUTER_PORT)."""
+    import uvicorn
+
+    from api.app import create_app
+
+    settings = _settings()
+    uvicorn.run(
+        create_app(settings), host=settings.host, port=settings.port, log_config=None, lifespan="on"
+    )
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker process, which forwards reports."""
+    from api.delivery.worker import run_worker
+
+    from api.telemetry import configure
+
+    configure()
+    asyncio.run(run_worker(_settings()))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the schema of this version."""
+    from api import db
+
+    names = asyncio.run(db.migrate(db.resolve_dsn(_settings())))
+    for name in names:
+        typer.echo(name)
+    stderr.print(f"{len(names)} migrations run" if names else "the schema is current")
+
+
+@app.command()
+def demo(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Do the job once and exit.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the API; 0 takes a free one.")] = 0,
+) -> None:
+    """Show the whole job on an embedded database and the example country."""
+    from scripts.demo import DemoError, run_demo
+
+    try:
+        sys.exit(run_demo(once=once, port=port))
+    except DemoError as error:
+        stderr.print(f"georouter demo: {error}", markup=False)
+        sys.exit(1)
+
+
+@db_app.command("stop")
+def db_stop() -> None:
+    """Stop the embedded database of the data directory."""
+    from api import embedded
+
+    stopped = embedded.stop(_settings().data_dir / "postgres")
+    stderr.print("stopped" if stopped else "it was not running")
+
+
+@db_app.command("url")
+def db_url() -> None:
+    """Print the database's URL, for psql; starts the embedded one if need be."""
+    from api import db
+
+    typer.echo(db.resolve_dsn(_settings()))
+
+
+# --- keys -------------------------------------------------------------------------------------
+
+
+@keys_app.command("create")
+def keys_create(
+    role: Annotated[str, typer.Option(help="app, council or operator.")],
+    label: Annotated[str, typer.Option(help="Whose key it is, for your own list.")],
+    authority: Annotated[
+        str | None, typer.Option(help="A council's authority: its id or code, e.g. E08000010.")
+    ] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+) -> None:
+    """Make an API key. It is printed once; only its hash is kept."""
+    from api.auth import Role, create_key
+    from api.store.authorities import resolve_authority
+
+    if role not in set(Role):
+        raise UsageError(f"--role must be one of {', '.join(Role)}, not {role!r}")
+    if (role == Role.COUNCIL) != (authority is not None):
+        raise UsageError("--authority goes with --role council, and only with it")
+    expires = datetime.now(UTC) + timedelta(days=days) if days else None  # noqa: TID251 - the edge
+
+    async def make(conn: Any) -> str:
+        body = None
+        if authority is not None:
+            body = await resolve_authority(conn, authority)
+            if body is None:
+                raise NotFoundError(f"no authority has the id or code {authority!r}")
+        key = await create_key(
+            conn,
+            role=Role(role),
+            label=label,
+            random_bytes=secrets.token_bytes,
+            authority_id=body,
+            expires_at=expires,
+        )
+        stderr.print(
+            f"key {key.id} for {label!r}, role {role}; it is shown this once", markup=False
+        )
+        return key.secret
+
+    typer.echo(_with_database(make))
+
+
+@keys_app.command("list")
+def keys_list() -> None:
+    """List all keys, without their secrets, as JSON lines."""
+    from api.store.keys import list_keys
+
+    for row in _with_database(list_keys):
+        typer.echo(json.dumps({name: _plain(value) for name, value in row.items()}))
+
+
+@keys_app.command("revoke")
+def keys_revoke(
+    key: Annotated[str, typer.Argument(help="The key's id, from `keys list`.")],
+) -> None:
+    """Revoke a key at once."""
+    from uuid import UUID
+
+    from api.store.keys import revoke_key
+
+    try:
+        key_id = UUID(key)
+    except ValueError:
+        raise UsageError(f"{key!r} is no key id; `georouter keys list` shows them") from None
+    if not _with_database(lambda conn: revoke_key(conn, key_id=key_id)):
+        raise NotFoundError(f"no key has the id {key}")
+    stderr.print(f"key {key} is revoked")
+
+
+def _with_database(work: Callable[[Any], Any]) -> Any:
+    """Run `work(conn)` on a migrated database."""
+    from api import db
+
+    async def run() -> Any:
+        conn = await db.connect(dsn)
+        try:
+            with db.translate():
+                await db.check_schema(conn)
+                return await work(conn)
+        finally:
+            await conn.close(timeout=5.0)
+
+    dsn = db.resolve_dsn(_settings())
+    return asyncio.run(run())
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+# --- boundaries -------------------------------------------------------------------------------
+
+
+@boundaries_app.command("build")
+def boundaries_build(
+    layer: Annotated[
+        list[str],
+        typer.Option(help="NAME=FILE; repeat it, the layer that ranks first comes first."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make; it must not exist.")],
+    code_field: Annotated[str | None, typer.Option(help="Field with the areas' codes.")] = None,
+    name_field: Annotated[str | None, typer.Option(help="Field with the areas' names.")] = None,
+    proof_points: Annotated[
+        int, typer.Option(min=1000, help="Points per layer compared with the oracle.")
+    ] = 105_000,
+) -> None:
+    """Build a dataset: read, make canonical, compile, prove. Prints the manifest."""
+    layers: dict[str, Path] = {}
+    for pair in layer:
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path):
+            raise UsageError(
+                f"--layer takes NAME=FILE, such as highway=ctyua.parquet, not {pair!r}"
+            )
+        if name in layers:
+            raise UsageError(f"--layer {name} is given twice")
+        layers[name] = Path(path)
+    from boundaries.build import build_dataset
+
+    with _progress() as progress:
+        manifest = build_dataset(
+            layers,
+            out,
+            built_at=datetime.now(UTC),  # noqa: TID251 - the edge
+            code_field=code_field,
+            name_field=name_field,
+            proof_points=proof_points,
+            progress=progress,
+        )
+    repaired = sum(len(described["repaired"]) for described in manifest["layers"])
+    points = sum(manifest["proof"]["points"].values())
+    stderr.print(
+        f"{out}: version {manifest['version']}, {manifest['index']['bytes'] / 1e6:.1f} MB, "
+        f"{repaired} polygons repaired, {points} points compared with GEOS, 0 mismatches",
+        markup=False,
+    )
+    typer.echo(json.dumps(manifest, indent=2))
+
+
+@boundaries_app.command("activate")
+def boundaries_activate(
+    folder: Annotated[Path, typer.Argument(help="A dataset folder made by `build`.")],
+    *,
+    commit: Commit = False,
+    as_json: Json = False,
+) -> None:
+    """Put a dataset in force. Running web processes follow within seconds."""
+    from api import db
+    from api.activation import activate
+
+    settings = _settings()
+    dsn = db.resolve_dsn(settings)
+    done = asyncio.run(activate(folder, data_dir=settings.data_dir, dsn=dsn, commit=commit))
+    if as_json:
+        typer.echo(json.dumps({**dataclasses.asdict(done), "committed": commit}))
+    else:
+        before = f" in place of {done.before}" if done.before and done.changed else ""
+        typer.echo(
+            f"{done.version}{before}: {done.areas} areas, {done.new_authorities} new authorities"
+        )
+    if not commit:
+        stderr.print("dry run: nothing was changed; add --commit to put it in force")
+    elif not done.changed:
+        stderr.print("it was in force already")
+
+
+@app.command()
+def locate(
+    dataset: Annotated[Path, typer.Option(help="A dataset folder made by `boundaries build`.")],
+    lat: Annotated[float, typer.Option(help="Latitude, WGS 84 degrees.")],
+    lon: Annotated[float, typer.Option(help="Longitude, WGS 84 degrees.")],
+    category: Annotated[str, typer.Option(help="What it is about, e.g. pothole or litter.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Say who is responsible at a place, straight from a dataset folder."""
+    from api.routing import load_categories
+    from boundaries.dataset import open_dataset
+    from georouter.router import Router
+
+    opened = open_dataset(dataset)
+    categories = load_categories(_settings().categories)
+    router = Router(opened.index, categories=categories, dataset=opened.version)
+    decision = router.route(lon=lon, lat=lat, category=category)
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(decision)))
+    elif decision.responsible is None:
+        typer.echo(f"nobody ({decision.state})")
+    else:
+        found = decision.responsible
+        typer.echo(f"{found.name} ({found.code}, {decision.state})")
+    stderr.print(f"{decision.reason}; rule {decision.rule}, {decision.dataset}", markup=False)
+    if decision.responsible is None:
+        sys.exit(4)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on stderr, fed with (stage, share done)."""
+    from rich.progress import Progress
+
+    with Progress(console=stderr, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+
+        def show(stage: str, share: float) -> None:
+            bar.update(task, description=f"{stage:<20}", completed=share)
+
+        yield show
+
+
+if __name__ == "__main__":
+    main()

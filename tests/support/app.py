@@ -1,0 +1,214 @@
+"""The web application over an invented country of squares, driven in this process.
+
+Two bodies: West, unitary, and Shire, a county with the district Vale below it; they meet at
+longitude 1. Nothing is compiled: the index here compares numbers.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+import asyncpg
+import httpx
+from fastapi import FastAPI
+
+from api import auth, db
+from api.app import create_app
+from api.settings import Settings
+from api.store import authorities
+from boundaries.dataset import Dataset, DatasetError
+from georouter.index import Index
+from georouter.model import Area, Layer
+
+WEST, SHIRE, VALE = "X06000001", "X10000001", "X07000001"
+IN_WEST = {"lon": 0.5, "lat": 50.5}
+IN_SHIRE = {"lon": 1.5, "lat": 50.5}
+ON_BORDER = {"lon": 1.0, "lat": 50.5}
+AT_SEA = {"lon": 9.0, "lat": 50.5}
+# Every request to here is allowed as an endpoint; nobody listens, and nobody sends.
+INTAKE = "http://127.0.0.1:9/intake"
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    layer: str
+    code: str
+    name: str
+    west: float
+    east: float
+
+
+SQUARES = (
+    Square("highway", WEST, "West", 0.0, 1.0),
+    Square("highway", SHIRE, "Shire", 1.0, 2.0),
+    Square("district", WEST, "West", 0.0, 1.0),
+    Square("district", VALE, "Vale", 1.0, 2.0),
+)
+
+
+class SquareIndex:
+    """A `Covering` of squares between latitudes 50 and 51."""
+
+    def __init__(self, squares: tuple[Square, ...] = SQUARES) -> None:
+        self._squares = squares
+        self.areas = tuple(Area(one.layer, one.code, one.name) for one in squares)
+        names = list(dict.fromkeys(one.layer for one in squares))
+        places = [[n for n, one in enumerate(squares) if one.layer == name] for name in names]
+        self.layers = tuple(
+            Layer(name, place[0], place[-1] + 1)
+            for name, place in zip(names, places, strict=True)
+        )
+
+    def covering(self, *, lon: float, lat: float) -> tuple[int, ...]:
+        return tuple(
+            n
+            for n, one in enumerate(self._squares)
+            if one.west <= lon <= one.east and 50.0 <= lat <= 51.0
+        )
+
+
+@dataclass
+class Shelf:
+    """Datasets by folder name, instead of a disk."""
+
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+
+    def put(self, version: str, squares: tuple[Square, ...] = SQUARES) -> Dataset:
+        index = cast("Index", SquareIndex(squares))
+        dataset = Dataset(version=version, manifest={"version": version}, index=index)
+        self.datasets[f"/shelf/{version}"] = dataset
+        return dataset
+
+    def open(self, folder: Path) -> Dataset:
+        try:
+            return self.datasets[str(folder)]
+        except KeyError:
+            raise DatasetError(f"{folder} is no dataset") from None
+
+
+async def activate(conn: asyncpg.Connection, dataset: Dataset) -> authorities.Activation:
+    return await authorities.activate_dataset(
+        conn,
+        version=dataset.version,
+        location=f"/shelf/{dataset.version}",
+        manifest=dataset.manifest,
+        areas=dataset.index.areas,
+    )
+
+
+@dataclass
+class Api:
+    """A running application with a key of each role, and its database."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    pool: asyncpg.Pool
+    shelf: Shelf
+    keys: Mapping[str, str]
+    authorities: Mapping[str, UUID]
+
+    async def post_report(
+        self,
+        *,
+        key: str = "app",
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> httpx.Response:
+        body = {**IN_WEST, "category": "pothole", "description": "a hole", **fields}
+        headers = self.headers(key)
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        return await self.client.post("/v1/reports", json=body, headers=headers)
+
+    def headers(self, key: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.keys[key]}"}
+
+    async def get(self, path: str, *, key: str = "app", **query: Any) -> httpx.Response:
+        return await self.client.get(path, params=query, headers=self.headers(key))
+
+    async def register(
+        self, code: str = WEST, *, key: str = "operator", url: str = INTAKE
+    ) -> httpx.Response:
+        return await self.client.post(
+            f"/v1/authorities/{self.authorities[code]}/endpoints",
+            json={"channel": "webhook", "url": url},
+            headers=self.headers(key),
+        )
+
+    async def delete(self, path: str, *, key: str = "operator") -> httpx.Response:
+        return await self.client.delete(path, headers=self.headers(key))
+
+    async def rows(self) -> dict[str, int]:
+        """How many rows each table has that a report could leave something in."""
+        tables = ("report", "idempotency", "held", "delivery", "endpoint")
+        return {name: await self.pool.fetchval(f"SELECT count(*) FROM {name}") for name in tables}
+
+
+@asynccontextmanager
+async def started(
+    dsn: str, shelf: Shelf, **settings: Any
+) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
+    """The application between start and stop, and a client of it."""
+    app = create_app(
+        Settings(
+            **{
+                "database_pool": 5,
+                "dataset_poll_s": 0.05,
+                "egress_allow": (IPv4Network("127.0.0.0/8"),),
+                **settings,
+            }
+        ),
+        dsn=dsn,
+        open_folder=shelf.open,
+    )
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://api.test") as client,
+    ):
+        yield app, client
+
+
+@asynccontextmanager
+async def serving(dsn: str, pool: asyncpg.Pool, **settings: Any) -> AsyncIterator[Api]:
+    """The application with dataset "squares-1" in force and a key of each kind."""
+    shelf = Shelf()
+    async with db.acquire(pool) as conn:
+        await activate(conn, shelf.put("squares-1"))
+        ids = {row["code"]: row["id"] for row in await authorities.authorities_by_code(conn)}
+        keys = {}
+        for name, role, code in (
+            ("app", auth.Role.APP, None),
+            ("other app", auth.Role.APP, None),
+            ("council", auth.Role.COUNCIL, WEST),
+            ("other council", auth.Role.COUNCIL, SHIRE),
+            ("operator", auth.Role.OPERATOR, None),
+        ):
+            key = await auth.create_key(
+                conn,
+                role=role,
+                label=name,
+                authority_id=ids[code] if code else None,
+                random_bytes=secrets.token_bytes,
+            )
+            keys[name] = key.secret
+    async with started(dsn, shelf, **settings) as (app, client):
+        yield Api(app, client, pool, shelf, keys, ids)
+
+
+def slug(response: httpx.Response) -> str:
+    """The problem's slug, the rest of the document being as it should."""
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == response.status_code
+    assert problem["title"]
+    assert problem["detail"]
+    assert response.headers["x-request-id"]
+    return str(problem["type"].removeprefix("urn:georouter:problem:"))
