@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := georouter boundaries api scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format lock clean
+.PHONY: help setup demo test truth check format lock clean
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,7 +14,7 @@ help: ## print this help
 setup: $(STAMP) ## make .venv with everything in it
 
 $(STAMP): requirements.lock pyproject.toml
-	@python="$$(sh scripts/find_python.sh)" && "$$python" -m venv --clear $(VENV)
+	@python="$$(sh scripts/find_python.sh)" && "$$python" -m venv $(VENV)
 	@echo "installing the locked packages into $(VENV) (a minute or two the first time)"
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -25,6 +25,9 @@ demo: $(STAMP) ## the whole job on an embedded database and example country; Ctr
 
 test: $(STAMP) ## every test (those that need ../shared/data say so when it is absent)
 	@$(BIN)/pytest
+
+truth: $(STAMP) ## agreement of the real polygons with independent truth (needs ../shared/data)
+	@$(BIN)/python -m scripts.bench_truth
 
 check: $(STAMP) ## format, lint, types, import contracts, unit tests, guarantees; no network
 	@$(BIN)/ruff format --check $(SOURCES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import asyncpg
 from api import db
 from api.store.authorities import activate_dataset, active_dataset
 from boundaries.dataset import Dataset, DatasetError, open_dataset
+from georouter.model import Category
+from georouter.router import Router
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,16 @@ class Activated:
     new_authorities: int
 
 
-async def activate(folder: Path, *, data_dir: Path, dsn: str, commit: bool) -> Activated:
+async def activate(
+    folder: Path, *, categories: Mapping[str, Category], data_dir: Path, dsn: str, commit: bool
+) -> Activated:
     """Put the dataset in `folder` in force; without `commit` only find out what that would do.
 
-    Raises `DatasetError`, `IndexFormatError`, `SchemaOutdated` and `DatabaseUnavailable`.
+    Raises `DatasetError`, `IndexFormatError`, `MissingLayer`, `SchemaOutdated` and
+    `DatabaseUnavailable`.
     """
     dataset = open_dataset(folder)
+    Router(dataset.index, categories=categories, dataset=dataset.version)  # or it says why not
     home = data_dir / "datasets" / dataset.version
     conn = await db.connect(dsn)
     try:

@@ -80,9 +80,8 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for resource in (locate, reports, authorities, endpoints):
-        app.include_router(resource.router, prefix="/v1")
-    app.include_router(health.router)
+    for resource in (locate, reports, authorities, endpoints, health):
+        app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
     app.add_middleware(telemetry.Correlation, on_error=errors.respond, random_bytes=random_bytes)

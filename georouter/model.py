@@ -30,6 +30,10 @@ class UnknownCategory(LookupError):  # noqa: N818 - reads as the sentence it is
         self.known = known
 
 
+class MissingLayer(LookupError):  # noqa: N818 - reads as the sentence it is
+    """A dataset without any of the layers that a tier of the catalogue asks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Area:
     """One authority's ground in one layer: what `Index.covering` answers with, by position."""

@@ -17,6 +17,7 @@ from georouter.model import (
     Decision,
     DecisionState,
     Layer,
+    MissingLayer,
     UnknownCategory,
 )
 
@@ -37,7 +38,10 @@ class Covering(Protocol):
 
 
 class Router:
-    """Routes points by one dataset version and one catalogue. Immutable; share it freely."""
+    """Routes points by one dataset version and one catalogue. Immutable; share it freely.
+
+    Raises `MissingLayer` when the dataset cannot answer for some tier at all.
+    """
 
     def __init__(
         self, index: Covering, *, categories: Mapping[str, Category], dataset: str
@@ -47,6 +51,13 @@ class Router:
         self._layers = {layer.name: layer for layer in index.layers}
         self._categories = categories
         self._dataset = dataset
+        for tier in dict.fromkeys(category.tier for category in categories.values()):
+            if not self._layers.keys() & set(tier.layers):
+                raise MissingLayer(
+                    f"dataset {dataset} has the layers {', '.join(self._layers)}, but categories "
+                    f"of tier {tier.name!r} ask {' or '.join(tier.layers)}; build it with "
+                    f"--layer {tier.layers[0]}=FILE"
+                )
 
     @property
     def dataset(self) -> str:

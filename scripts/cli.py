@@ -76,13 +76,23 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
     from georouter.codec import IndexFormatError
-    from georouter.model import InvalidCoordinate, UnknownCategory
+    from georouter.model import InvalidCoordinate, MissingLayer, UnknownCategory
 
     yield (UsageError, InvalidCoordinate), 2
     yield (SourceNotFoundError, DatasetNotFoundError, UnknownCategory, NotFoundError), 4
     yield MigrationRefused, 5
     yield (DatabaseUnavailable, EmbeddedPostgresError), 6
-    yield (SourceError, DatasetError, IndexFormatError, CategoriesError, SchemaOutdated), 1
+    yield (
+        (
+            SourceError,
+            DatasetError,
+            IndexFormatError,
+            CategoriesError,
+            SchemaOutdated,
+            MissingLayer,
+        ),
+        1,
+    )
     if "boundaries.build" in sys.modules:  # its errors exist only where it was imported
         from boundaries.build import BuildConflictError
         from boundaries.prove import ProofError
@@ -125,7 +135,6 @@ def serve() -> None:
 def worker() -> None:
     """Run a worker process, which forwards reports."""
     from api.delivery.worker import run_worker
-
     from api.telemetry import configure
 
     configure()
@@ -329,10 +338,18 @@ def boundaries_activate(
     """Put a dataset in force. Running web processes follow within seconds."""
     from api import db
     from api.activation import activate
+    from api.routing import load_categories
 
     settings = _settings()
-    dsn = db.resolve_dsn(settings)
-    done = asyncio.run(activate(folder, data_dir=settings.data_dir, dsn=dsn, commit=commit))
+    done = asyncio.run(
+        activate(
+            folder,
+            categories=load_categories(settings.categories),
+            data_dir=settings.data_dir,
+            dsn=db.resolve_dsn(settings),
+            commit=commit,
+        )
+    )
     if as_json:
         typer.echo(json.dumps({**dataclasses.asdict(done), "committed": commit}))
     else:

@@ -17,10 +17,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ from api import db, embedded
 from api.activation import activate
 from api.auth import Role, create_key
 from api.delivery import signing
+from api.routing import load_categories
 from boundaries import sample
 from boundaries.build import build_dataset
 
@@ -96,16 +98,16 @@ def run_demo(*, once: bool, port: int) -> int:
     """
     signal.signal(signal.SIGTERM, _interrupt)  # so that the clean-up below runs then, too
     with ExitStack() as stack:
-        data_dir = stack.enter_context(_temporary_folder())
+        data_dir = stack.enter_context(temporary_folder())
         console.print("starting an embedded PostgreSQL ...")
         stack.callback(embedded.stop, data_dir / "postgres")
         dsn = embedded.ensure(data_dir / "postgres")
-        return asyncio.run(_demo(data_dir, dsn, once=once, port=port or _free_port()))
+        return asyncio.run(_demo(data_dir, dsn, once=once, port=port or free_port()))
 
 
 async def _demo(data_dir: Path, dsn: str, *, once: bool, port: int) -> int:
     councils = Councils()
-    intake_port = _free_port()
+    intake_port = free_port()
     keys = await _prepare(data_dir, dsn)
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -115,18 +117,18 @@ async def _demo(data_dir: Path, dsn: str, *, once: bool, port: int) -> int:
         "GEOROUTER_EGRESS_ALLOW": '["127.0.0.0/8"]',
     }
     base = f"http://127.0.0.1:{port}"
-    async with _serve(councils.app(), intake_port):
-        with ExitStack() as stack:
-            for command in ("serve", "worker"):
-                log = data_dir / f"{command}.log"
-                stack.enter_context(_process(command, environment, log))
-            async with httpx.AsyncClient(base_url=base, timeout=10.0, trust_env=False) as client:
-                await _wait_until_ready(client, data_dir / "serve.log")
-                intake = f"http://127.0.0.1:{intake_port}/intake"
-                good = await _show(client, keys, councils, intake)
-                if not once:
-                    _print_urls(base, keys)
-                    await asyncio.Event().wait()
+    with ExitStack() as stack:
+        stack.enter_context(serve_app(councils.app(), intake_port))
+        for command in ("serve", "worker"):
+            log = data_dir / f"{command}.log"
+            stack.enter_context(georouter_process(command, environment, log))
+        async with httpx.AsyncClient(base_url=base, timeout=10.0, trust_env=False) as client:
+            await wait_until_ready(client, data_dir / "serve.log")
+            intake = f"http://127.0.0.1:{intake_port}/intake"
+            good = await _show(client, keys, councils, intake)
+            if not once:
+                _print_urls(base, keys)
+                await asyncio.Event().wait()
     return 0 if good else 1
 
 
@@ -137,7 +139,8 @@ async def _prepare(data_dir: Path, dsn: str) -> dict[str, str]:
     out = data_dir / "doggerland"
     now = datetime.now(UTC)  # noqa: TID251 - the edge
     manifest = build_dataset(sample.layer_files(), out, built_at=now, proof_points=7_000)
-    await activate(out, data_dir=data_dir, dsn=dsn, commit=True)
+    categories = load_categories(None)
+    await activate(out, categories=categories, data_dir=data_dir, dsn=dsn, commit=True)
     console.print(f"  {manifest['version']}: {_count(manifest)} areas, in force")
     conn = await db.connect(dsn)
     try:
@@ -283,7 +286,8 @@ async def _settled(
 
 
 @contextmanager
-def _temporary_folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
+    """A data directory for a while, which the user that runs PostgreSQL can enter."""
     folder = Path(tempfile.mkdtemp(prefix="georouter-demo-"))
     folder.chmod(0o711)  # the user that runs PostgreSQL for root passes through it
     try:
@@ -293,7 +297,7 @@ def _temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _process(command: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+def georouter_process(command: str, environment: dict[str, str], log: Path) -> Iterator[None]:
     """A georouter command as a process, asked to stop and waited for at the end."""
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
@@ -315,26 +319,25 @@ def _process(command: str, environment: dict[str, str], log: Path) -> Iterator[N
             process.wait()
 
 
-@asynccontextmanager
-async def _serve(app: Starlette, port: int) -> AsyncIterator[None]:
+@contextmanager
+def serve_app(app: Starlette, port: int) -> Iterator[None]:
+    """Serve an application on loopback, in a thread of its own."""
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning", lifespan="off")
     )
-    server.capture_signals = _no_signals  # type: ignore[method-assign] # Ctrl-C is ours
-    async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve())
-        try:
-            yield
-        finally:
-            server.should_exit = True
+    thread = threading.Thread(target=server.run, name=f"server on {port}")
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
-@contextmanager
-def _no_signals() -> Iterator[None]:
-    yield
-
-
-async def _wait_until_ready(client: httpx.AsyncClient, log: Path) -> None:
+async def wait_until_ready(client: httpx.AsyncClient, log: Path) -> None:
+    """Wait for a web process; raises `DemoError` with the end of its log when it does not come."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         try:
@@ -347,7 +350,8 @@ async def _wait_until_ready(client: httpx.AsyncClient, log: Path) -> None:
     _must(False, f"the web process is not ready; it said:\n{said[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -32,7 +32,7 @@ from ipaddress import (
     ip_network,
 )
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpcore
 import httpx
@@ -196,8 +196,8 @@ class _Guard(httpcore.AsyncNetworkBackend):
         failure: httpcore.ConnectError | None = None
         for address in addresses[:ADDRESSES_TRIED]:
             try:
-                return await self._dial.connect_tcp(
-                    address, port, None, local_address, socket_options
+                return _Connection(
+                    await self._dial.connect_tcp(address, port, None, local_address, socket_options)
                 )
             except httpcore.ConnectError as error:
                 failure = error
@@ -213,6 +213,49 @@ class _Guard(httpcore.AsyncNetworkBackend):
             raise EgressRefused("the address must begin with https://")
         if port not in PORTS:
             raise EgressRefused(f"port {port} is not allowed; use 443 or 8443")
+
+
+class _Connection(httpcore.AsyncNetworkStream):
+    """A connection that is closed too when the time-out strikes in the middle of TLS.
+
+    httpcore's own is closed when TLS fails, but not when it is cancelled, and then stays open until
+    it is collected: an endpoint that accepts and says nothing would use up our sockets.
+    """
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(
+        self,
+        max_bytes: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+    ) -> bytes:
+        return await self._inner.read(max_bytes, timeout)
+
+    async def write(
+        self,
+        buffer: bytes,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+    ) -> None:
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return await self._inner.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            await self._inner.aclose()
+            raise
 
 
 class _Body(httpx.AsyncByteStream):

@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 PER_ENDPOINT = 8
 # What arrives together is claimed together.
 BREATH_S = 0.01
-LONGEST_BACKOFF_S = 5.0
+LONGEST_BACKOFF_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +93,16 @@ async def _patient_pool(
             pool = await db.create_pool(dsn, size=size)
         except db.DatabaseUnavailable as error:
             await _wait(stop, trouble.seen(error))
-            continue
-        async with pool:
-            async with db.acquire(pool) as conn:
-                await db.check_schema(conn)
+        else:
             trouble.over()
-            yield pool
-            return
-    yield None
+            break
+    else:
+        yield None
+        return
+    async with pool:
+        async with db.acquire(pool) as conn:
+            await db.check_schema(conn)
+        yield pool
 
 
 class _Worker:
@@ -175,8 +177,10 @@ class _Worker:
             sending.create_task(self._deliver(one, leased_at + self._lease_s))
         if claimed:
             return 0.0
-        until_release_s = max(0.0, self._release_at - time.monotonic())
-        return max(BREATH_S, min(self._pace.idle_s, due_in_s or 0.0, until_release_s))
+        pauses_s = [self._pace.idle_s, self._release_at - time.monotonic()]
+        if due_in_s is not None:
+            pauses_s.append(due_in_s)
+        return max(BREATH_S, min(pauses_s))
 
     async def _deliver(self, claimed: Claimed, lease_ends: float) -> None:
         try:
@@ -254,6 +258,8 @@ class _Worker:
                     conn.terminate()
             except db.DatabaseUnavailable:
                 pass  # the claims tell of it
+            except Exception:
+                log.exception("listen_failed")
             await asyncio.sleep(self._jitter() + BREATH_S)
 
     async def _wake_on_stop(self) -> None:
@@ -270,7 +276,9 @@ class _Trouble:
     def seen(self, error: Exception) -> float:
         """Count a failure; returns the seconds to wait before the next try."""
         if self._times == 0:
-            log.warning("database_trouble", error=str(error))
+            # The text of other errors may quote what was stored.
+            known = isinstance(error, db.DatabaseUnavailable)
+            log.warning("database_trouble", error=str(error) if known else type(error).__name__)
         self._times += 1
         return min(LONGEST_BACKOFF_S, 0.05 * 2.0 ** min(self._times, 10))
 

@@ -13,7 +13,7 @@ from api.routes import paging
 from api.routes.wiring import Calling, Wired
 from api.store import authorities
 
-router = APIRouter(prefix="/authorities", tags=["authorities"])
+router = APIRouter(prefix="/v1/authorities", tags=["authorities"])
 
 PLACE = TypeAdapter(tuple[schemas.Name, UUID])
 

@@ -5,7 +5,6 @@ Councils manage their own, operators everybody's. Secrets are shown once, on reg
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -19,9 +18,9 @@ from api.routes import paging
 from api.routes.wiring import Calling, Wired, json_only
 from api.store import authorities, endpoints
 
-router = APIRouter(prefix="/authorities/{authority_id}", tags=["endpoints"])
+router = APIRouter(prefix="/v1/authorities/{authority_id}", tags=["endpoints"])
 
-PLACE = TypeAdapter(tuple[datetime, UUID])
+PLACE = TypeAdapter(tuple[schemas.Time, UUID])
 
 
 @router.post(

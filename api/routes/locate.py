@@ -13,7 +13,7 @@ from api import errors, schemas
 from api.routes.wiring import Calling, Wired
 from georouter.model import UnknownCategory
 
-router = APIRouter(tags=["locate"])
+router = APIRouter(prefix="/v1", tags=["locate"])
 
 
 @router.get(

@@ -15,7 +15,7 @@ from api.routes.wiring import Calling, Wired, json_only
 from api.store import reports
 from georouter.model import UnknownCategory
 
-router = APIRouter(prefix="/reports", tags=["reports"])
+router = APIRouter(prefix="/v1/reports", tags=["reports"])
 
 
 @router.post(

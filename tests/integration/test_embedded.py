@@ -83,7 +83,7 @@ def test_a_killed_postmaster_comes_back_with_what_was_committed(folder: Path) ->
 
 
 def test_a_pid_file_whose_pid_is_in_use_again_stops_nobody(folder: Path) -> None:
-    dsn = embedded.ensure(folder)
+    dsn = embedded.ensure(folder, options=FAST)
     pid_file = folder / "data" / "postmaster.pid"
     stranger = subprocess.Popen(["sleep", "60"], user=folder.stat().st_uid)
     try:

@@ -62,8 +62,7 @@ class SquareIndex:
         names = list(dict.fromkeys(one.layer for one in squares))
         places = [[n for n, one in enumerate(squares) if one.layer == name] for name in names]
         self.layers = tuple(
-            Layer(name, place[0], place[-1] + 1)
-            for name, place in zip(names, places, strict=True)
+            Layer(name, place[0], place[-1] + 1) for name, place in zip(names, places, strict=True)
         )
 
     def covering(self, *, lon: float, lat: float) -> tuple[int, ...]:

@@ -1,0 +1,116 @@
+"""Rows for tests of storage and delivery, put there by SQL as the rest of the service would."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from api.delivery import signing
+
+SECRET = signing.new_secret(lambda size: bytes(range(size)))
+RECEIVED_AT = datetime(2027, 1, 15, 8, 0, 0, 123456, UTC)
+DECISION = {
+    "state": "certain",
+    "rule": "covering-area",
+    "reason": "the point lies inside Dogger",
+    "category": "pothole",
+    "tier": "highway",
+    "dataset": "sample-1",
+    "candidates": [],
+}
+
+
+async def api_key(conn: asyncpg.Connection) -> UUID:
+    return await conn.fetchval(
+        """
+        INSERT INTO api_key (secret_sha256, role, label)
+        VALUES (sha256(gen_random_uuid()::text::bytea), 'operator', 'test') RETURNING id
+        """
+    )
+
+
+async def dataset(conn: asyncpg.Connection) -> int:
+    return await conn.fetchval(
+        """
+        INSERT INTO dataset (version, location, manifest, state)
+        VALUES ($1, '/nowhere', '{}', 'staged') RETURNING id
+        """,
+        f"test-{uuid4().hex}",
+    )
+
+
+async def authority(conn: asyncpg.Connection, name: str = "Dogger Council") -> UUID:
+    return await conn.fetchval("INSERT INTO authority (name) VALUES ($1) RETURNING id", name)
+
+
+async def endpoint(
+    conn: asyncpg.Connection,
+    authority_id: UUID,
+    *,
+    url: str = "https://council.example/intake",
+    channel: str = "webhook",
+    state: str = "active",
+) -> UUID:
+    return await conn.fetchval(
+        """
+        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by)
+        VALUES ($1, $2, $3, $4, $5, $6) RETURNING id
+        """,
+        authority_id,
+        channel,
+        url,
+        SECRET,
+        state,
+        await api_key(conn),
+    )
+
+
+async def report(
+    conn: asyncpg.Connection,
+    authority_id: UUID,
+    *,
+    held: bool = False,
+    description: str = "A hole as deep as a bucket, by № 7",
+) -> UUID:
+    report_id = uuid4()
+    await conn.execute(
+        """
+        INSERT INTO report (id, received_at, api_key_id, lon, lat, category, description, decision,
+                            dataset_id, authority_id, held_on_receipt)
+        VALUES ($1, $2, $3, 2.5, 55.25, 'pothole', $4, $5, $6, $7, $8)
+        """,
+        report_id,
+        RECEIVED_AT,
+        await api_key(conn),
+        description,
+        DECISION,
+        await dataset(conn),
+        authority_id,
+        held,
+    )
+    if held:
+        await conn.execute(
+            "INSERT INTO held (report_id, authority_id) VALUES ($1, $2)", report_id, authority_id
+        )
+    return report_id
+
+
+async def delivery(
+    conn: asyncpg.Connection,
+    authority_id: UUID,
+    endpoint_id: UUID,
+    *,
+    due_in_s: float = 0.0,
+) -> UUID:
+    """A report and the delivery of it that is owed to the endpoint."""
+    return await conn.fetchval(
+        """
+        INSERT INTO delivery (report_id, endpoint_id, due_at)
+        VALUES ($1, $2, now() + $3 * interval '1 second') RETURNING id
+        """,
+        await report(conn, authority_id),
+        endpoint_id,
+        due_in_s,
+    )
