@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ def resolve_dsn(settings: Settings) -> str:
     return embedded.ensure(settings.data_dir / "postgres")
 
 
+# "connection is closed", "pool is closing"; a pool takes a lost one back from under its user; an
+# idle one that was told of the server's shutdown has an "operation" in progress that never ends.
+_LOST = re.compile(r"clos(ed|ing)|released back to the pool|not connected|cannot switch to state")
+
+
 @contextmanager
 def translate() -> Iterator[None]:
     """Turn asyncpg's and the system's connection errors into `DatabaseUnavailable`.
@@ -65,9 +71,9 @@ def translate() -> Iterator[None]:
         asyncpg.TooManyConnectionsError,
     ) as error:
         raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
-    except asyncpg.InterfaceError as error:
-        # One class for misuse, which is a bug, and for "connection is closed", "pool is closing".
-        if "clos" not in str(error):
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # The same classes for misuse, which is a bug, and for what follows from a lost connection.
+        if not _LOST.search(str(error)):
             raise
         raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
 
@@ -78,7 +84,13 @@ async def _prepare(conn: asyncpg.Connection) -> None:
     )
 
 
-_SERVER_SETTINGS = {"application_name": "georouter", "timezone": "UTC"}
+_SERVER_SETTINGS = {
+    "application_name": "georouter",
+    "timezone": "UTC",
+    # Nobody waits for the outside world in a transaction. Of a process that stands still in one the
+    # locks are taken back, so that the others, above all the other workers, go on.
+    "idle_in_transaction_session_timeout": "10s",
+}
 
 
 async def connect(dsn: str) -> asyncpg.Connection:

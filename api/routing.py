@@ -245,13 +245,17 @@ class LiveRouting:
 
     async def poll(self, pool: asyncpg.Pool, *, every_s: float) -> None:
         """Refresh for ever."""
+        cut_off = False
         while True:
             await asyncio.sleep(every_s)
             try:
                 await self.refresh(pool)
+                cut_off = False
             except db.DatabaseUnavailable:
-                # Told by every request and by /readyz; what is loaded stays in force.
-                log.warning("dataset not looked for", reason="database unavailable")
+                # What is loaded stays in force. Said once: every request and /readyz tell it too.
+                if not cut_off:
+                    log.warning("dataset not looked for", reason="database unavailable")
+                cut_off = True
             except Exception:
                 # A poll that ended would leave this process on an old dataset without a sign.
                 log.exception("dataset poll failed")

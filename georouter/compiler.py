@@ -20,9 +20,11 @@ Words used below
 
 Arrays: `top` and `sub` hold a word per cell: a set number, or SUB | position in `sub` of its
 children, or RECORD | position in `records`. A record is [palette, parity of the reference point
-minus crossings of its ray | chains << 24], then per chain [mask of areas | vertices << 24] and its
-x, y pairs. A palette, at the position that records name, is the table of 2^k sets; before it stand
-[k local areas][m areas covering the whole cell][k | m << 8]. Sets are slices of `set_members`.
+minus crossings of its ray | chains << 24], then per chain [mask of areas | vertices << 24 | WIDE]
+and its x, y pairs, measured from the centre of the cell: in 16 bits each or, where a vertex is too
+far away for that, in 32. A palette, at the position that records name, is the table of 2^k sets;
+before it stand [k local areas][m areas covering the whole cell][k | m << 8]. Sets are slices of
+`set_members`.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from georouter.codec import Compiled, Grid
-from georouter.geometry import FIN_Y, SCALE
+from georouter.geometry import SCALE
 from georouter.model import Area, Layer
 
 Ints = npt.NDArray[np.int64]
@@ -47,6 +49,13 @@ RECORD: Final = 1 << 31
 UNLISTED: Final = 0xFFFFFFFF
 """A palette entry whose set is put together at lookup: it takes a rare mix of parities."""
 
+WIDE: Final = 1 << 31
+"""Marks a chain of 32-bit coordinates."""
+
+FIN_WIDE: Final = 2**31 - 1
+FIN_NARROW: Final = 2**15 - 1
+"""The y of a fin's far end, above all points of the cell, in chains of 32 and of 16 bits."""
+
 LARGEST_TABLE: Final = 8
 """Palettes of more local areas than this have no table."""
 
@@ -57,7 +66,8 @@ _MOST_TOP_CELLS: Final = 1 << 20
 _PAD: Final = 1  # units around a cell within which an edge counts as near
 _LONGEST_EDGE: Final = 1 << 28  # keeps every product below within 63 bits
 _MASK_BITS: Final = 24
-_MOST_CHAIN_EDGES: Final = 200  # a chain's vertex count, fins included, fits 8 bits
+_MOST_CHAIN_EDGES: Final = 120  # a chain's vertex count, fins included, fits 7 bits
+_NARROW_SHIFT: Final = 15  # the largest cells whose points all lie below a narrow fin
 
 
 class CompileError(ValueError):
@@ -123,7 +133,7 @@ class _Level:
 def compile_index(
     layers: Sequence[LayerRings],
     *,
-    leaf_edges: int = 6,
+    leaf_edges: int = 14,
     finest_leaf_edges: int = 32,
     progress: Callable[[str, float], None] = lambda _stage, _share: None,
 ) -> Compiled:
@@ -639,14 +649,13 @@ def _write_records(
     strand = (edges.x1[edge], edges.y1[edge], edges.x2[edge], edges.y2[edge])
     crossed = _right_of_reference(strand, x[cell], y[cell], size[cell])
     np.bitwise_xor.at(parity, cell[crossed], mask[chain[crossed]])
-    fins: list[Ints] = []
+    ends: list[Bools] = []
     for tip in (start, start + length):
         fin = _needs_fin(rings.x[tip], rings.y[tip], x[chain_cell], y[chain_cell], size[chain_cell])
         below = fin & (2 * rings.y[tip] < 2 * y[chain_cell] + size[chain_cell] + 1)
         np.bitwise_xor.at(parity, chain_cell[below], mask[below])
-        fins.append(fin.astype(np.int64))
+        ends.append(fin)
 
-    vertices = length + 1 + fins[0] + fins[1]
     chains = np.bincount(chain_cell, minlength=len(x))
     if chains.max() > 255:
         worst = int(np.argmax(chains))
@@ -654,7 +663,9 @@ def _write_records(
             f"{chains.max()} borders meet near lon {x[worst] / SCALE:.7f}, "
             f"lat {y[worst] / SCALE:.7f}; simplify the polygons there"
         )
-    chain_words = 1 + 2 * vertices
+    bodies, chain_words, heads = _chain_bodies(
+        rings, leaves, chain_cell, start, length, (ends[0], ends[1])
+    )
     chain_at = np.cumsum(chain_words) - chain_words + 2 * (chain_cell + 1)
     record_words = 2 + np.bincount(chain_cell, weights=chain_words, minlength=len(x)).astype(
         np.int64
@@ -663,20 +674,48 @@ def _write_records(
     words = np.zeros(int(record_words.sum()), np.int64)
     words[record_at] = position
     words[record_at + 1] = parity | chains << _MASK_BITS
-    words[chain_at] = mask | vertices << _MASK_BITS
-    which, nth = _expand(length + 1)
-    to = chain_at[which] + 1 + 2 * (fins[0][which] + nth)
-    words[to] = rings.x[start[which] + nth]
-    words[to + 1] = rings.y[start[which] + nth]
-    for added, tip, to in (
-        (fins[0], start, chain_at + 1),
-        (fins[1], start + length, chain_at + chain_words - 2),
-    ):
-        has = np.nonzero(added)[0]
-        words[to[has]] = rings.x[tip[has]]
-        words[to[has] + 1] = FIN_Y
+    words[chain_at] = mask | heads
+    body = np.repeat(chain_at + 1, chain_words - 1) + _expand(chain_words - 1)[1]
+    words[body] = bodies
     leaves.point_to(levels, record_at)
-    return words.astype(np.uint32).view(np.int32), palettes.array()
+    return (words & 0xFFFFFFFF).astype(np.uint32).view(np.int32), palettes.array()
+
+
+def _chain_bodies(
+    rings: _Rings,
+    leaves: _Leaves,
+    chain_cell: Ints,
+    start: Ints,
+    length: Ints,
+    fins: tuple[Bools, Bools],
+) -> tuple[Ints, Ints, Ints]:
+    """The vertices of all chains as words in a row; words per chain, its head included; heads.
+
+    Vertices are measured from the centre of the cell. A chain is narrow where all fit 16 bits.
+    """
+    half = leaves.size // 2
+    centre_x, centre_y = (leaves.x + half)[chain_cell], (leaves.y + half)[chain_cell]
+    chain, nth = _expand(length + 1)
+    fin_first, fin_last = np.nonzero(fins[0])[0], np.nonzero(fins[1])[0]
+    vertices = length + 1 + fins[0] + fins[1]
+    tips = np.concatenate([start[fin_first], (start + length)[fin_last]])
+    at = np.concatenate([start[chain] + nth, tips])
+    of = np.concatenate([chain, fin_first, fin_last])
+    order = np.concatenate([fins[0][chain] + nth, 0 * fin_first, (vertices - 1)[fin_last]])
+    x, y = rings.x[at] - centre_x[of], rings.y[at] - centre_y[of]
+    far = (np.abs(x) >= FIN_NARROW) | (np.abs(y) >= FIN_NARROW)
+    wide = leaves.size[chain_cell] > 1 << _NARROW_SHIFT
+    wide[of[far]] = True
+    y[len(chain) :] = np.where(wide[of[len(chain) :]], FIN_WIDE, FIN_NARROW)
+    each = np.where(wide, 2, 1)
+    words = vertices * each
+    to = (np.cumsum(words) - words)[of] + order * each[of]
+    bodies = np.zeros(int(words.sum()), np.int64)
+    wide_vertex = wide[of]
+    bodies[to[~wide_vertex]] = ((x & 0xFFFF) | (y & 0xFFFF) << 16)[~wide_vertex]
+    bodies[to[wide_vertex]] = x[wide_vertex]
+    bodies[to[wide_vertex] + 1] = y[wide_vertex]
+    return bodies, words + 1, vertices << _MASK_BITS | np.where(wide, WIDE, 0)
 
 
 class _Leaves:

@@ -20,9 +20,6 @@ SCALE = 10_000_000
 """Grid units per degree: a unit is at most 11.1 mm, so snapping moves a vertex at most 5.6 mm
 along each axis."""
 
-FIN_Y = 2**31 - 1
-"""The y of a vertex at infinity (see `compiler`): larger than any latitude in grid units."""
-
 
 def check_coordinate(lon: float, lat: float) -> None:
     """Raise `InvalidCoordinate` unless both are finite degrees in range."""

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from georouter.codec import Compiled, decode, read
-from georouter.compiler import LARGEST_TABLE, RECORD, SUB, UNLISTED
-from georouter.geometry import FIN_Y, SCALE, check_coordinate, meets_ray
+from georouter.compiler import FIN_NARROW, FIN_WIDE, LARGEST_TABLE, RECORD, SUB, UNLISTED
+from georouter.geometry import SCALE, check_coordinate, meets_ray
 from georouter.model import Area, InvalidCoordinate, Layer
+from georouter.nearest import NearBorder, Nearest
 
 Ints = npt.NDArray[np.int64]
 
@@ -36,13 +37,21 @@ class _Lookup(Protocol):
 
 
 class Index:
-    """A compiled index over any number of layers."""
+    """A compiled index over any number of layers.
+
+    `covering(lon=, lat=)` answers with the positions in `areas` of all areas that cover a point,
+    ascending, `()` when there are none. Degrees, WGS 84; raises `InvalidCoordinate` on NaN,
+    infinities and values out of range.
+    """
+
+    covering: _Lookup
 
     def __init__(self, compiled: Compiled) -> None:
         self.layers: tuple[Layer, ...] = compiled.layers
         self.areas: tuple[Area, ...] = compiled.areas
         self._compiled = compiled
-        self._lookup = _make_lookup(compiled)
+        self.covering = _make_lookup(compiled)
+        self._nearest = Nearest(compiled)
         self._lowest: dict[str, npt.NDArray[np.int32]] = {}
 
     @classmethod
@@ -56,14 +65,22 @@ class Index:
         """An index held in memory. Raises `IndexFormatError`."""
         return cls(decode(data, Path("index in memory")))
 
-    @property
-    def covering(self) -> _Lookup:
-        """`covering(lon=, lat=)`: positions in `areas` of all that cover the point, ascending.
+    def nearest_border(
+        self, *, lon: float, lat: float, layer: str, within_m: float
+    ) -> tuple[NearBorder, ...]:
+        """The other areas of `layer` whose border is within `within_m` metres, nearest first.
 
-        Degrees, WGS 84. `()` when there are none. Raises `InvalidCoordinate` on NaN, infinities
-        and values out of range. Hold on to the function when calling it often.
+        Other than those that cover the point; from outside every area, those it is near to. The
+        distance is right to 1 % up to a kilometre. Raises as `covering` does, `KeyError` for an
+        unknown layer, and `ValueError` for a distance that is negative or above 10 km.
         """
-        return self._lookup
+        return self._nearest.borders(
+            lon=lon,
+            lat=lat,
+            layer=self._layer(layer),
+            within_m=within_m,
+            covering=self.covering(lon=lon, lat=lat),
+        )
 
     def covering_many(
         self, lons: npt.ArrayLike, lats: npt.ArrayLike, *, layer: str
@@ -74,15 +91,12 @@ class Index:
         Raises `InvalidCoordinate` naming the first bad value, `KeyError` for an unknown layer and
         `ValueError` for shapes that do not match.
         """
-        lon = np.ascontiguousarray(lons, dtype=np.float64)
-        lat = np.ascontiguousarray(lats, dtype=np.float64)
+        lon = np.asarray(lons, dtype=np.float64, order="C")
+        lat = np.asarray(lats, dtype=np.float64, order="C")
         if lon.ndim != 1 or lon.shape != lat.shape:
             raise ValueError(f"lons and lats must both have shape (n,): {lon.shape}, {lat.shape}")
         _check_many(lon, lat)
-        found = next((known for known in self.layers if known.name == layer), None)
-        if found is None:
-            names = ", ".join(known.name for known in self.layers)
-            raise KeyError(f"no layer {layer!r} in this index; it has {names}")
+        found = self._layer(layer)
         if layer not in self._lowest:
             self._lowest[layer] = _lowest_members(self._compiled, found)
         answer = np.empty(len(lon), np.int32)
@@ -90,6 +104,13 @@ class Index:
             block = slice(start, start + _BLOCK)
             answer[block] = self._block(lon[block], lat[block], found)
         return answer
+
+    def _layer(self, name: str) -> Layer:
+        found = next((layer for layer in self.layers if layer.name == name), None)
+        if found is None:
+            names = ", ".join(layer.name for layer in self.layers)
+            raise KeyError(f"no layer {name!r} in this index; it has {names}")
+        return found
 
     def _block(
         self, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], layer: Layer
@@ -101,6 +122,7 @@ class Index:
         column, row = x >> grid.shifts[0], y >> grid.shifts[0]
         within = (column >= 0) & (column < grid.columns) & (row >= 0) & (row < grid.rows)
         word = np.where(within, arrays["top"][np.where(within, row * grid.columns + column, 0)], 0)
+        leaf = np.full(len(word), grid.shifts[0])
         for above, shift in pairwise(grid.shifts):
             deeper = np.nonzero((word >> 30) == 1)[0]
             if not len(deeper):
@@ -109,16 +131,21 @@ class Index:
             side = (1 << bits) - 1
             child = (((y[deeper] >> shift) & side) << bits) + ((x[deeper] >> shift) & side)
             word[deeper] = arrays["sub"][(word[deeper] & _CHILDREN) + child]
+            leaf[deeper] = shift
         at = np.nonzero(word >= RECORD)[0]
         if not len(at):
             return self._lowest[layer.name][word]
+        size = 1 << leaf[at]
         sets, doubt = _count_crossings(
-            arrays, word[at].astype(np.int64) - RECORD, x[at] + grid.x0, y[at] + grid.y0
+            arrays,
+            word[at].astype(np.int64) - RECORD,
+            (x[at] & (size - 1)) - size // 2,
+            (y[at] & (size - 1)) - size // 2,
         )
         word[at] = np.where(doubt, 0, sets)
         answer = self._lowest[layer.name][word]
         for n in at[doubt].tolist():
-            hits = self._lookup(lon=float(lon[n]), lat=float(lat[n]))
+            hits = self.covering(lon=float(lon[n]), lat=float(lat[n]))
             answer[n] = next((hit for hit in hits if layer.first <= hit < layer.stop), -1)
         return answer
 
@@ -149,7 +176,10 @@ def _lowest_members(compiled: Compiled, layer: Layer) -> npt.NDArray[np.int32]:
 def _count_crossings(
     arrays: dict[str, npt.NDArray[Any]], record: Ints, x: Ints, y: Ints
 ) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """The sets of points in cells with records, and which points need the exact count."""
+    """The sets of points in cells with records, and which points need the exact count.
+
+    `x`, `y` are measured from the centre of the cell.
+    """
     records, palettes = arrays["records"], arrays["palettes"]
     head = records[record + 1].view(np.uint32).astype(np.int64)
     parity, chains = head & _MASK, head >> 24
@@ -158,25 +188,34 @@ def _count_crossings(
     active = np.nonzero(chains)[0]
     nth = 0
     while len(active):  # the nth chain of every record that has one
-        head = records[at[active]].view(np.uint32).astype(np.int64)
-        edges = (head >> 24) - 1
-        which = np.repeat(np.arange(len(active)), edges)
-        step = np.arange(len(which)) - np.repeat(np.cumsum(edges) - edges, edges)
-        vertex = at[active][which] + 1 + 2 * step
-        of = active[which]
-        x1, y1 = records[vertex].astype(np.int64), records[vertex + 1].astype(np.int64)
-        x2, y2 = records[vertex + 2].astype(np.int64), records[vertex + 3].astype(np.int64)
-        px, py = x[of], y[of]
-        run, rise = x2 - x1, y2 - y1
-        cross = run * (py - y1) - rise * (px - x1)
-        near = np.abs(cross) <= (np.abs(run) + np.abs(rise)) * _TOLERANCE
-        near &= (np.minimum(x1, x2) - _TOLERANCE <= px) & (px <= np.maximum(x1, x2) + _TOLERANCE)
-        near &= (np.minimum(y1, y2) - _TOLERANCE <= py) & (py <= np.maximum(y1, y2) + _TOLERANCE)
-        doubt[of[near]] = True
-        crossed = ((y1 <= py) != (y2 <= py)) & ((cross > 0) == (rise > 0))
-        odd = np.bincount(which[crossed], minlength=len(active)) & 1
-        parity[active] ^= np.where(odd == 1, head & _MASK, 0)
-        at[active] += 1 + 2 * (edges + 1)
+        head = records[at[active]].astype(np.int64)
+        vertices = (head >> 24) & 0x7F
+        wide = head < 0
+        for group, each in ((~wide, 1), (wide, 2)):
+            mine = active[group]
+            edges = vertices[group] - 1
+            which = np.repeat(np.arange(len(mine)), edges)
+            step = np.arange(len(which)) - np.repeat(np.cumsum(edges) - edges, edges)
+            word = at[mine][which] + 1 + each * step
+            if each == 1:
+                x1, y1 = _unpack(records[word])
+                x2, y2 = _unpack(records[word + 1])
+            else:
+                x1, y1, x2, y2 = (records[word + k].astype(np.int64) for k in range(4))
+            of = mine[which]
+            px, py = x[of], y[of]
+            run, rise = x2 - x1, y2 - y1
+            cross = run * (py - y1) - rise * (px - x1)
+            near = np.abs(cross) <= (np.abs(run) + np.abs(rise)) * _TOLERANCE
+            near &= np.minimum(x1, x2) - _TOLERANCE <= px
+            near &= px <= np.maximum(x1, x2) + _TOLERANCE
+            near &= np.minimum(y1, y2) - _TOLERANCE <= py
+            near &= py <= np.maximum(y1, y2) + _TOLERANCE
+            doubt[of[near]] = True
+            crossed = ((y1 <= py) != (y2 <= py)) & ((cross > 0) == (rise > 0))
+            odd = np.bincount(which[crossed], minlength=len(mine)) & 1
+            parity[mine] ^= np.where(odd == 1, head[group] & _MASK, 0)
+        at[active] += 1 + vertices * (1 + wide)
         nth += 1
         active = active[chains[active] > nth]
     palette = records[record].view(np.uint32).astype(np.int64)
@@ -186,10 +225,17 @@ def _count_crossings(
     return sets, doubt | (sets == UNLISTED)
 
 
+def _unpack(words: npt.NDArray[np.int32]) -> tuple[Ints, Ints]:
+    """The x and y of narrow vertices."""
+    pairs = words.astype(np.int64)
+    return ((pairs & 0xFFFF) ^ 0x8000) - 0x8000, pairs >> 16
+
+
 def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one closure is the speed
     """The single lookup as a closure over memory views: the fastest that plain Python does."""
     views = {name: array.data for name, array in compiled.arrays.items()}
     top, sub, records = views["top"], views["sub"], views["records"]
+    narrow = records.cast("B").cast("h")  # the same bytes, as 16-bit coordinates
     palettes, set_offsets, set_members = (
         views["palettes"],
         views["set_offsets"],
@@ -199,7 +245,7 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
     columns, rows, shift = grid.columns, grid.rows, grid.shifts[0]
     # measured from -180, -90 a coordinate is positive, so that int() rounds down
     x_origin, y_origin = 180 * SCALE + grid.x0, 90 * SCALE + grid.y0
-    x_grid, y_grid = grid.x0, grid.y0
+    x_first, y_first = grid.x0, grid.y0
     steps = [
         (below, above - below, (1 << (above - below)) - 1) for above, below in pairwise(grid.shifts)
     ]
@@ -228,16 +274,16 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
             return ()
         word = top[row * columns + column]
         if word >= SUB:
-            for below, bits, side in steps:
-                if word >= RECORD:
-                    break
-                word = sub[
-                    (word & _CHILDREN) + (((y >> below) & side) << bits) + ((x >> below) & side)
-                ]
-                if word < SUB:
-                    break
+            below = shift
+            if word < RECORD:
+                for below, bits, side in steps:
+                    word = sub[
+                        (word & _CHILDREN) + (((y >> below) & side) << bits) + ((x >> below) & side)
+                    ]
+                    if word < SUB or word >= RECORD:
+                        break
             if word >= RECORD:
-                hits = at_record(word - RECORD, x + x_grid, y + y_grid, lon, lat)
+                hits = at_record(word - RECORD, x, y, 1 << below, lon, lat)
                 if not hits:  # a cell on the rim of the world reaches beyond the range
                     check_coordinate(lon, lat)
                 return hits
@@ -247,17 +293,22 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
         check_coordinate(lon, lat)
         return members(word)
 
-    def at_record(  # noqa: C901 - split up it would call functions per edge
-        record: int, x: int, y: int, lon: float, lat: float
+    def at_record(  # noqa: C901, PLR0912 - split up it would call functions per edge
+        record: int, x_grid: int, y_grid: int, size: int, lon: float, lat: float
     ) -> tuple[int, ...]:
+        x, y = (x_grid & (size - 1)) - (size >> 1), (y_grid & (size - 1)) - (size >> 1)
         head = records[record + 1]
         parity = head & _MASK
         at = record + 2
         x_low, x_high, y_low, y_high = x - tolerance, x + tolerance, y - tolerance, y + tolerance
         for _ in range((head >> 24) & 0xFF):
             head = records[at]
-            end = at + 1 + 2 * ((head >> 24) & 0xFF)
-            chain = records[at + 1 : end].tolist()
+            if head < 0:
+                end = at + 1 + 2 * ((head >> 24) & 0x7F)
+                chain = records[at + 1 : end].tolist()
+            else:
+                end = at + 1 + (head >> 24)
+                chain = narrow[2 * at + 2 : 2 * end].tolist()
             at = end
             ys = chain[1::2]
             if max(ys) < y_low or min(ys) > y_high:
@@ -278,7 +329,7 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
                         cross = run * (y - y1) - rise * (x - x1)
                         slack = (abs(run) + abs(rise)) * tolerance
                         if -slack <= cross <= slack:
-                            return exactly(record, lon, lat)
+                            return exactly(record, x_grid - x, y_grid - y, lon, lat)
                         if (cross > 0) is (rise > 0):
                             parity ^= mask
                 elif position and (y_low <= y2 <= y_high or y_low <= y1 <= y_high):
@@ -289,12 +340,14 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
                         cross = run * (y - y1) - rise * (x - x1)
                         slack = (abs(run) + abs(rise)) * tolerance
                         if -slack <= cross <= slack:
-                            return exactly(record, lon, lat)
+                            return exactly(record, x_grid - x, y_grid - y, lon, lat)
                 y1 = y2
                 position += 2
         return answer(records[record], parity)
 
-    def exactly(record: int, lon: float, lat: float) -> tuple[int, ...]:
+    def exactly(
+        record: int, x_centre: int, y_centre: int, lon: float, lat: float
+    ) -> tuple[int, ...]:
         """Count again with the canonical polygons' floats; areas touched at the point are added."""
         head = records[record + 1]
         parity, touched = head & _MASK, 0
@@ -302,16 +355,20 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
         for _ in range((head >> 24) & 0xFF):
             head = records[at]
             mask = head & _MASK
-            end = at + 1 + 2 * ((head >> 24) & 0xFF)
-            ends = [
-                (chain_x / scale, float("inf") if chain_y == FIN_Y else chain_y / scale)
-                for chain_x, chain_y in zip(
-                    records[at + 1 : end : 2].tolist(),
-                    records[at + 2 : end : 2].tolist(),
-                    strict=True,
-                )
-            ]
+            if head < 0:
+                end = at + 1 + 2 * ((head >> 24) & 0x7F)
+                chain, fin = records[at + 1 : end].tolist(), FIN_WIDE
+            else:
+                end = at + 1 + (head >> 24)
+                chain, fin = narrow[2 * at + 2 : 2 * end].tolist(), FIN_NARROW
             at = end
+            ends = [
+                (
+                    (x + x_centre + x_first) / scale,
+                    float("inf") if y == fin else (y + y_centre + y_first) / scale,
+                )
+                for x, y in zip(chain[::2], chain[1::2], strict=True)
+            ]
             for (x1, y1), (x2, y2) in pairwise(ends):
                 meets = meets_ray(lon, lat, x1, y1, x2, y2)
                 if meets is None:

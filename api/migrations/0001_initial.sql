@@ -112,7 +112,7 @@ CREATE TABLE delivery (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02);
 -- The claim asks each endpoint for its oldest due deliveries, and counts what it has in flight.
 CREATE INDEX delivery_due ON delivery (endpoint_id, due_at) WHERE state IN ('pending', 'leased');
-CREATE INDEX delivery_in_flight ON delivery (endpoint_id) WHERE state = 'leased';
+CREATE INDEX delivery_in_flight ON delivery (endpoint_id, due_at) WHERE state = 'leased';
 CREATE INDEX delivery_of_endpoint ON delivery (endpoint_id, created_at);
 
 -- One try, written before it is made. `outcome` stays null when the worker died in the middle.

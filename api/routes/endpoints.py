@@ -80,6 +80,7 @@ async def register_endpoint(
             )
         released = await outbox.release_held(conn, authority_id=authority_id)
     wired.notifier.poke()
+    response.headers["Cache-Control"] = "no-store"  # a secret is in it
     response.headers["Location"] = f"/v1/authorities/{authority_id}/endpoints/{endpoint['id']}"
     return schemas.EndpointCreated(**dict(endpoint), secret=secret, released=released)
 

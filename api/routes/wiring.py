@@ -37,7 +37,8 @@ def attach(app: FastAPI, wiring: Wiring) -> None:
     app.state.wiring = wiring
 
 
-def _wired(request: Request) -> Wiring:
+# `async` although they await nothing: the framework would run them in a thread each.
+async def _wired(request: Request) -> Wiring:
     wiring: Wiring = request.app.state.wiring
     return wiring
 
@@ -64,7 +65,7 @@ async def _calling(
 Calling = Annotated[auth.Caller, Depends(_calling)]
 
 
-def json_only(request: Request) -> None:
+async def json_only(request: Request) -> None:
     """Raise `MediaTypeUnsupported` unless the body is declared as JSON.
 
     The framework would report such a body as one that is no object.

@@ -86,7 +86,7 @@ def test_every_failure_is_a_documented_problem(document: dict[str, Any]) -> None
 
 def test_every_operation_under_v1_takes_a_key(document: dict[str, Any]) -> None:
     for where, operation in operations(document):
-        expected = [{"ApiKey": []}] if "/v1/" in where else None
+        expected: Any = [{"ApiKey": []}] if "/v1/" in where else None
         assert operation.get("security") == expected, where
 
 

@@ -36,6 +36,7 @@ async def test_registration_shows_the_secret_once(api: Api) -> None:
     endpoint = response.json()
     assert response.headers["location"] == f"{intake(api)}/{endpoint['id']}"
     assert endpoint["secret"].startswith("whsec_")
+    assert response.headers["cache-control"] == "no-store"
     assert (endpoint["state"], endpoint["url"], endpoint["released"]) == ("active", INTAKE, 0)
     listed = (await api.get(intake(api), key="council")).json()["items"]
     one = (await api.get(response.headers["location"], key="council")).json()

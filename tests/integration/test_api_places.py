@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -64,7 +65,7 @@ async def test_a_border_names_both(api: Api) -> None:
         ({"lon": 1, "lat": 1}, "category"),
     ],
 )
-async def test_what_does_not_validate(api: Api, query: dict[str, object], field: str) -> None:
+async def test_what_does_not_validate(api: Api, query: dict[str, Any], field: str) -> None:
     response = await api.get("/v1/locate", **query)
     assert (response.status_code, slug(response)) == (422, "validation-failed")
     assert [one["field"] for one in response.json()["errors"]] == [field]
@@ -75,9 +76,10 @@ async def test_an_unknown_category(api: Api) -> None:
 
 
 async def test_authorities_page_by_page(api: Api) -> None:
-    names, cursor = [], None
+    names: list[str] = []
+    cursor: str | None = None
     for _ in range(3):
-        query = {"limit": 1} | ({"cursor": cursor} if cursor else {})
+        query: dict[str, Any] = {"limit": 1} | ({"cursor": cursor} if cursor else {})
         page = (await api.get("/v1/authorities", **query)).json()
         names += [one["name"] for one in page["items"]]
         cursor = page["next_cursor"]
@@ -109,7 +111,7 @@ async def test_an_authority_by_its_code(api: Api) -> None:
         {"sort": "name"},
     ],
 )
-async def test_lists_refuse_what_they_do_not_know(api: Api, query: dict[str, object]) -> None:
+async def test_lists_refuse_what_they_do_not_know(api: Api, query: dict[str, Any]) -> None:
     assert slug(await api.get("/v1/authorities", **query)) == "validation-failed"
 
 

@@ -76,12 +76,21 @@ def local(*, timeout_s: float = 2.0) -> Egress:
         ("", "begin with https"),
     ],
 )
-async def test_refused_on_sight(url: str, problem: str) -> None:
+def test_refused_on_sight(url: str, problem: str) -> None:
     with pytest.raises(EgressRefused, match=problem):
         egress.check_url(url)
+
+
+async def test_what_is_refused_on_sight_is_not_sent(stub: StubAuthority) -> None:
     async with Egress(timeout_s=1.0) as client:
-        with pytest.raises(EgressRefused, match=problem):
-            await client.post(url, b"", {})
+        for url in (
+            stub.url(),
+            f"https://127.0.0.1:{stub.port}/",
+            f"http://2130706433:{stub.port}",
+        ):
+            with pytest.raises(EgressRefused):
+                await client.post(url, b"", {})
+    assert stub.connections == 0
 
 
 @pytest.mark.parametrize(

@@ -76,3 +76,14 @@ async def test_jsonb_is_read_and_written_as_values(pool: asyncpg.Pool) -> None:
     async with db.acquire(pool) as conn:
         value = {"a": [1, None, "é"]}
         assert await conn.fetchval("SELECT $1::jsonb", value) == value
+
+
+async def test_a_session_that_stands_still_in_a_transaction_is_ended(pool: asyncpg.Pool) -> None:
+    async with db.acquire(pool) as conn:
+        assert await conn.fetchval("SHOW idle_in_transaction_session_timeout") == "10s"
+        await conn.execute("SET idle_in_transaction_session_timeout = '50ms'")
+        transaction = conn.transaction()
+        await transaction.start()
+        await asyncio.sleep(0.3)
+        with pytest.raises(db.DatabaseUnavailable), db.translate():
+            await conn.execute("SELECT 1")

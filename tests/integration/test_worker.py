@@ -212,6 +212,7 @@ async def worker_process(settings: Settings) -> AsyncIterator[asyncio.subprocess
         PROGRAM,
         env={
             "PATH": os.defpath,
+            "PYTHONPATH": os.pathsep.join(sys.path),
             "GEOROUTER_DATABASE_URL": settings.database_url.get_secret_value(),
             "GEOROUTER_EGRESS_ALLOW": '["127.0.0.0/8"]',
             "GEOROUTER_DELIVERY_LEASE_S": str(settings.delivery_lease_s),

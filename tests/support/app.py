@@ -28,10 +28,10 @@ from georouter.index import Index
 from georouter.model import Area, Layer
 
 WEST, SHIRE, VALE = "X06000001", "X10000001", "X07000001"
-IN_WEST = {"lon": 0.5, "lat": 50.5}
-IN_SHIRE = {"lon": 1.5, "lat": 50.5}
-ON_BORDER = {"lon": 1.0, "lat": 50.5}
-AT_SEA = {"lon": 9.0, "lat": 50.5}
+IN_WEST: Mapping[str, Any] = {"lon": 0.5, "lat": 50.5}
+IN_SHIRE: Mapping[str, Any] = {"lon": 1.5, "lat": 50.5}
+ON_BORDER: Mapping[str, Any] = {"lon": 1.0, "lat": 50.5}
+AT_SEA: Mapping[str, Any] = {"lon": 9.0, "lat": 50.5}
 # Every request to here is allowed as an endpoint; nobody listens, and nobody sends.
 INTAKE = "http://127.0.0.1:9/intake"
 

@@ -5,8 +5,9 @@ Polygons are in whole grid units (1e-7 degrees) until `degrees` makes canonical 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ def beside(points: Points) -> Points:
     near = [points + np.array(step) * ulp for step in steps]
     near += [points + np.array(step) * size / SCALE for step in steps for size in (0.5, 1.0)]
     found = np.unique(np.concatenate(near), axis=0)
-    return np.clip(found, [-180.0, -90.0], [180.0, 90.0])
+    return np.asarray(np.clip(found, [-180.0, -90.0], [180.0, 90.0]))
 
 
 def disagreements(index: Index, layers: Mapping[str, Areas], points: Points) -> list[str]:
@@ -171,15 +172,14 @@ def covers_exactly(polygon: Any, *, lon: float, lat: float) -> bool:
     """What `covers` means, in rational numbers: for the few points where GEOS itself rounds."""
     inside = False
     for ring in shapely.get_rings(shapely.get_parts(polygon)):
-        ends = [(Fraction(x) - Fraction(lon), Fraction(y) - Fraction(lat)) for x, y in _pairs(ring)]
-        for (x1, y1), (x2, y2) in zip(ends, ends[1:], strict=False):
+        ends = [
+            (Fraction(x) - Fraction(lon), Fraction(y) - Fraction(lat))
+            for x, y in shapely.get_coordinates(ring).tolist()
+        ]
+        for (x1, y1), (x2, y2) in pairwise(ends):
             cross = x1 * y2 - x2 * y1
             if cross == 0 and x1 * x2 <= 0 and y1 * y2 <= 0:
                 return True
             if (y1 <= 0) != (y2 <= 0) and (cross > 0) == (y2 > y1):
                 inside = not inside
     return inside
-
-
-def _pairs(ring: Any) -> Iterable[tuple[float, float]]:
-    return ((x, y) for x, y in shapely.get_coordinates(ring).tolist())

@@ -61,8 +61,7 @@ def test_left_of_an_edge_to_the_north_is_positive(px: float, py: float, sign: in
 
 def exact_side(px: float, py: float, x1: float, y1: float, x2: float, y2: float) -> int:
     ax, ay, bx, by = (
-        Fraction(end) - Fraction(point)
-        for end, point in ((x1, px), (y1, py), (x2, px), (y2, py))
+        Fraction(end) - Fraction(point) for end, point in ((x1, px), (y1, py), (x2, px), (y2, py))
     )
     cross = ax * by - ay * bx
     return (cross > 0) - (cross < 0)
@@ -129,7 +128,8 @@ CROSSES, MISSES, TOUCHES = True, False, None
     ],
 )
 def test_a_ray_from_the_origin(
-    edge: tuple[float, float, float, float], meets: bool | None  # noqa: FBT001 - a table's column
+    edge: tuple[float, float, float, float],
+    meets: bool | None,  # noqa: FBT001 - a table's column
 ) -> None:
     x1, y1, x2, y2 = edge
     assert meets_ray(0, 0, x1, y1, x2, y2) is meets

@@ -134,7 +134,7 @@ NO = Rejected(why="answered 404")
         (NO, 9, 9 * HOUR, 0.5, 2, Next("dead")),
     ],
 )
-def test_what_follows(  # noqa: PLR0917 - the columns of the table
+def test_what_follows(
     outcome: policy.Outcome,
     attempt: int,
     age_s: float,

@@ -93,7 +93,7 @@ def test_the_digest_stays_what_stored_ones_are() -> None:
 
 def test_receipts_are_told_in_words() -> None:
     decision = schemas.DecisionOut.model_validate(examples.DECISION)
-    facts = {
+    facts: dict[str, Any] = {
         "report_id": UUID(examples.REPORT_ID),
         "received_at": datetime(2026, 11, 2, 8, 15, 4, 120_000, tzinfo=UTC),
         "decision": decision,
