@@ -11,7 +11,15 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -69,3 +77,13 @@ class Settings(BaseSettings):
     worker_concurrency: PositiveInt = Field(
         default=50, description="Deliveries that one worker sends at the same time."
     )
+
+    @field_validator("delivery_lease_s")
+    @classmethod
+    def _longer_than_an_attempt(cls, lease_s: float, info: ValidationInfo) -> float:
+        if lease_s <= info.data.get("delivery_timeout_s", 0.0):
+            raise ValueError(
+                "must be longer than GEOROUTER_DELIVERY_TIMEOUT_S: a delivery whose lease ends "
+                "while it is being sent is sent twice"
+            )
+        return lease_s

@@ -112,7 +112,7 @@ def _settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "GEOROUTER_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise UsageError(f"{name}: {first['msg']}") from None
+        raise UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 # --- the service ------------------------------------------------------------------------------

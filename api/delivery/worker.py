@@ -56,11 +56,6 @@ async def run_worker(
     Without `stop`, SIGTERM and SIGINT set one. Waits for a database that is not there yet; raises
     `SchemaOutdated` for one that is not migrated.
     """
-    if settings.delivery_lease_s <= settings.delivery_timeout_s:
-        raise ValueError(
-            "GEOROUTER_DELIVERY_LEASE_S must be longer than GEOROUTER_DELIVERY_TIMEOUT_S: a "
-            "delivery whose lease ends while it is being sent is sent twice"
-        )
     if stop is None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
