@@ -61,23 +61,11 @@ def build_dataset(
     for number, (name, path) in enumerate(layers.items()):
         progress(f"reading {name}", number / len(layers))
         features = read_features(path, code_field=code_field, name_field=name_field)
-        geometries, repaired = canonical(features.geometries)
-        gone = [code for code, g in zip(features.codes, geometries, strict=True) if g.is_empty]
-        if gone:
-            raise SourceError(
-                f"{path}: area {gone[0]!r} is smaller than the grid of 1e-7 degrees; remove it"
-            )
-        rings.append(layer_rings(name, features, geometries))
-        polygons.append(geometries)
-        described.append(
-            {
-                "name": name,
-                "areas": len(features.codes),
-                "vertices": len(rings[-1].x),
-                "repaired": [features.codes[n] for n in repaired],
-                "source": features.origin,
-            }
-        )
+        prepared = _prepare(name, path, features)
+        rings.append(prepared[0])
+        polygons.append(prepared[1])
+        described.append(prepared[2])
+        del features, prepared  # as read they are as large as all the rest
     compiled = compile_index(rings, progress=progress)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
@@ -94,6 +82,27 @@ def build_dataset(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return manifest
+
+
+def _prepare(
+    name: str, path: Path, features: Features
+) -> tuple[LayerRings, Geometries, dict[str, Any]]:
+    """The layer for the compiler, for the proof, and for the manifest."""
+    geometries, repaired = canonical(features.geometries)
+    gone = [code for code, g in zip(features.codes, geometries, strict=True) if g.is_empty]
+    if gone:
+        raise SourceError(
+            f"{path}: area {gone[0]!r} is smaller than the grid of 1e-7 degrees; remove it"
+        )
+    rings = layer_rings(name, features, geometries)
+    described = {
+        "name": name,
+        "areas": len(features.codes),
+        "vertices": len(rings.x),
+        "repaired": [features.codes[n] for n in repaired],
+        "source": features.origin,
+    }
+    return rings, geometries, described
 
 
 def canonical(geometries: Geometries) -> tuple[Geometries, list[int]]:

@@ -29,8 +29,9 @@ before it stand [k local areas][m areas covering the whole cell][k | m << 8]. Se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -63,6 +64,7 @@ _TOP_SHIFT: Final = 18
 _STEP: Final = 3
 _FINEST_SHIFT: Final = 3
 _MOST_TOP_CELLS: Final = 1 << 20
+_BLOCK: Final = 1 << 18  # edges worked on at a time: it bounds memory and stays near the cache
 _PAD: Final = 1  # units around a cell within which an edge counts as near
 _LONGEST_EDGE: Final = 1 << 28  # keeps every product below within 63 bits
 _MASK_BITS: Final = 24
@@ -321,16 +323,19 @@ def _refine(
 ) -> tuple[Grid, list[_Level]]:
     """Lay the grid and refine it until few edges are near each cell."""
     grid = _top_grid(rings)
+    corner, shape = (np.int64(grid.x0), np.int64(grid.y0)), (grid.rows, grid.columns)
     cell = np.arange(grid.rows * grid.columns)
-    faces = _face_rows(
-        (edges.x1, edges.y1, edges.x2, edges.y2),
-        edges.type_hash[edges.type],
-        np.zeros(len(edges.at), np.int64),
-        parents=1,
-        at=(np.int64(grid.x0), np.int64(grid.y0)),
-        shift=grid.shifts[0],
-        shape=(grid.rows, grid.columns),
-    )
+    faces = np.zeros(len(cell), np.uint64)
+    pairs: list[tuple[Ints, Ints]] = []
+    for begin, end in _blocks(np.ones(len(edges.at), np.int64)):
+        some = np.arange(begin, end)
+        strand = (edges.x1[some], edges.y1[some], edges.x2[some], edges.y2[some])
+        hashed = edges.type_hash[edges.type[some]]
+        faces ^= _face_rows(strand, hashed, 0 * some, 1, corner, grid.shifts[0], shape)
+        pair, row, column = _near(edges, some, *corner, grid.shifts[0], *shape)
+        pairs.append((row * grid.columns + column, some[pair]))
+    cells, near_edges = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    near = _by_cell(cells, near_edges, len(edges.at))
     levels = [
         _Level(
             shift=grid.shifts[0],
@@ -340,11 +345,6 @@ def _refine(
             word=np.zeros(len(cell), np.uint32),
         )
     ]
-    every = np.arange(len(edges.at))
-    pair, row, column = _near(
-        edges, every, np.int64(grid.x0), np.int64(grid.y0), grid.shifts[0], grid.rows, grid.columns
-    )
-    near = _by_cell(row * grid.columns + column, pair, len(edges.at))
     children_at = 0
     for shift, below in zip(grid.shifts, [*grid.shifts[1:], None], strict=True):
         level = levels[-1]
@@ -360,8 +360,7 @@ def _refine(
         parents = cells[first][split]
         fan = 1 << (shift - below)
         level.word[parents] = np.arange(len(parents)) * fan * fan + children_at + SUB
-        parent = np.repeat(np.arange(len(parents)), count[split])
-        child, near = _split(edges, level, parents, parent, edge[in_split], below)
+        child, near = _split(edges, level, parents, count[split], edge[in_split], below)
         children_at += len(child.word)
         levels.append(child)
     return Grid(grid.x0, grid.y0, grid.columns, grid.rows, grid.shifts[: len(levels)]), levels
@@ -380,34 +379,44 @@ def _top_grid(rings: _Rings) -> Grid:
 
 
 def _split(
-    edges: _Edges, level: _Level, parents: Ints, parent: Ints, edge: Ints, shift: int
+    edges: _Edges, level: _Level, parents: Ints, count: Ints, edge: Ints, shift: int
 ) -> tuple[_Level, tuple[Ints, Ints]]:
     """The children of the cells `parents`, and the (child, edge) pairs near each other.
 
-    `parent`, `edge` are the pairs of the parents, `parent` counting within `parents`.
+    `edge` has the edges near each parent in a row, `count` of them. A block of parents at a time:
+    the working arrays are many times larger than the result.
     """
     fan = 1 << (level.shift - shift)
-    x, y = level.x[parents], level.y[parents]
-    strand, hashed, of = _strands(edges, parent, edge, x, y, level.shift)
-    # the face of a child is the parent's, changed by what lies between their reference points:
-    # the crossings of the parent's ray, undone, and those of the child's
-    base = level.face[parents].copy()
-    crossed = _right_of_reference(strand, x[of], y[of], np.int64(1) << level.shift)
-    np.bitwise_xor.at(base, of[crossed], hashed[crossed])
-    faces = _face_rows(
-        strand, hashed, of, parents=len(parents), at=(x, y), shift=shift, shape=(fan, fan)
-    )
     inner = np.arange(fan * fan)
+    faces: list[Hashes] = []
+    pairs: list[tuple[Ints, Ints]] = []
+    done = 0
+    for first, stop in _blocks(count):
+        x, y = level.x[parents[first:stop]], level.y[parents[first:stop]]
+        parent = np.repeat(np.arange(stop - first), count[first:stop])
+        mine = edge[done : done + len(parent)]
+        done += len(parent)
+        strand, hashed, of = _strands(edges, parent, mine, x, y, level.shift)
+        # the face of a child is the parent's, changed by what lies between their reference points:
+        # the crossings of the parent's ray, undone, and those of the child's
+        base = level.face[parents[first:stop]]
+        crossed = _right_of_reference(strand, x[of], y[of], np.int64(1) << level.shift)
+        np.bitwise_xor.at(base, of[crossed], hashed[crossed])
+        rows = _face_rows(strand, hashed, of, stop - first, (x, y), shift, (fan, fan))
+        faces.append(rows ^ np.repeat(base, fan * fan))
+        pair, row, column = _near(edges, mine, x[parent], y[parent], shift, fan, fan)
+        cell = parent[pair] * (fan * fan) + row * fan + column
+        cell, by = _by_cell(cell, mine[pair], len(edges.at))
+        pairs.append((cell + first * fan * fan, by))
     child = _Level(
         shift=shift,
-        x=(x[:, None] + ((inner % fan) << shift)).reshape(-1),
-        y=(y[:, None] + ((inner // fan) << shift)).reshape(-1),
-        face=faces ^ np.repeat(base, fan * fan),
+        x=(level.x[parents][:, None] + ((inner % fan) << shift)).reshape(-1),
+        y=(level.y[parents][:, None] + ((inner // fan) << shift)).reshape(-1),
+        face=np.concatenate(faces),
         word=np.zeros(len(parents) * fan * fan, np.uint32),
     )
-    pair, row, column = _near(edges, edge, x[parent], y[parent], shift, fan, fan)
-    cell = parent[pair] * (fan * fan) + row * fan + column
-    return child, _by_cell(cell, edge[pair], len(edges.at))
+    cells, near = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    return child, (cells, near)
 
 
 def _strands(
@@ -449,7 +458,6 @@ def _face_rows(
     strand: tuple[Ints, Ints, Ints, Ints],
     hashed: Hashes,
     of: Ints,
-    *,
     parents: int,
     at: tuple[Any, Any],
     shift: int,
@@ -646,9 +654,12 @@ def _write_records(
     # the parity of the reference point, less what its own ray crosses: chains, then fins
     x, y, size = leaves.x, leaves.y, leaves.size
     chain = np.repeat(np.arange(len(first)), length)
-    strand = (edges.x1[edge], edges.y1[edge], edges.x2[edge], edges.y2[edge])
-    crossed = _right_of_reference(strand, x[cell], y[cell], size[cell])
-    np.bitwise_xor.at(parity, cell[crossed], mask[chain[crossed]])
+    for begin in range(0, len(edge), _BLOCK):
+        some = slice(begin, begin + _BLOCK)
+        by, of = edge[some], cell[some]
+        strand = (edges.x1[by], edges.y1[by], edges.x2[by], edges.y2[by])
+        crossed = _right_of_reference(strand, x[of], y[of], size[of])
+        np.bitwise_xor.at(parity, of[crossed], mask[chain[some][crossed]])
     ends: list[Bools] = []
     for tip in (start, start + length):
         fin = _needs_fin(rings.x[tip], rings.y[tip], x[chain_cell], y[chain_cell], size[chain_cell])
@@ -663,22 +674,28 @@ def _write_records(
             f"{chains.max()} borders meet near lon {x[worst] / SCALE:.7f}, "
             f"lat {y[worst] / SCALE:.7f}; simplify the polygons there"
         )
-    bodies, chain_words, heads = _chain_bodies(
-        rings, leaves, chain_cell, start, length, (ends[0], ends[1])
-    )
+    blocks = [
+        _chain_bodies(
+            rings, leaves, chain_cell[a:b], start[a:b], length[a:b], (ends[0][a:b], ends[1][a:b])
+        )
+        for a, b in _blocks(length)
+    ]
+    bodies, chain_words, heads = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    del blocks
     chain_at = np.cumsum(chain_words) - chain_words + 2 * (chain_cell + 1)
     record_words = 2 + np.bincount(chain_cell, weights=chain_words, minlength=len(x)).astype(
         np.int64
     )
     record_at = np.cumsum(record_words) - record_words
-    words = np.zeros(int(record_words.sum()), np.int64)
+    words = np.zeros(int(record_words.sum()), np.uint32)
     words[record_at] = position
     words[record_at + 1] = parity | chains << _MASK_BITS
     words[chain_at] = mask | heads
-    body = np.repeat(chain_at + 1, chain_words - 1) + _expand(chain_words - 1)[1]
-    words[body] = bodies
+    is_body = np.ones(len(words), bool)
+    is_body[record_at] = is_body[record_at + 1] = is_body[chain_at] = False
+    words[is_body] = bodies
     leaves.point_to(levels, record_at)
-    return (words & 0xFFFFFFFF).astype(np.uint32).view(np.int32), palettes.array()
+    return words.view(np.int32), palettes.array()
 
 
 def _chain_bodies(
@@ -688,8 +705,8 @@ def _chain_bodies(
     start: Ints,
     length: Ints,
     fins: tuple[Bools, Bools],
-) -> tuple[Ints, Ints, Ints]:
-    """The vertices of all chains as words in a row; words per chain, its head included; heads.
+) -> tuple[npt.NDArray[np.uint32], Ints, Ints]:
+    """The vertices of some chains as words in a row; words per chain, its head included; heads.
 
     Vertices are measured from the centre of the cell. A chain is narrow where all fit 16 bits.
     """
@@ -715,7 +732,11 @@ def _chain_bodies(
     bodies[to[~wide_vertex]] = ((x & 0xFFFF) | (y & 0xFFFF) << 16)[~wide_vertex]
     bodies[to[wide_vertex]] = x[wide_vertex]
     bodies[to[wide_vertex] + 1] = y[wide_vertex]
-    return bodies, words + 1, vertices << _MASK_BITS | np.where(wide, WIDE, 0)
+    return (
+        (bodies & 0xFFFFFFFF).astype(np.uint32),
+        words + 1,
+        vertices << _MASK_BITS | np.where(wide, WIDE, 0),
+    )
 
 
 class _Leaves:
@@ -848,6 +869,12 @@ def _reachable(start: set[int], masks: set[int]) -> set[int]:
 
 
 # --- numpy ------------------------------------------------------------------------------------
+
+
+def _blocks(counts: Ints) -> Iterator[tuple[int, int]]:
+    """Ranges of positions with about `_BLOCK` counts in each."""
+    starts = _run_starts((np.cumsum(counts) - 1) // _BLOCK)
+    return pairwise([*starts.tolist(), len(counts)])
 
 
 def _run_starts(sorted_values: npt.NDArray[Any]) -> Ints:
