@@ -96,7 +96,9 @@ def run_demo(*, once: bool, port: int) -> int:
 
     With `once` it ends by itself, otherwise on Ctrl-C.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # so that the clean-up below runs then, too
+    # both signals run the clean-up below, also where a shell started us with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
         data_dir = stack.enter_context(temporary_folder())
         console.print("starting an embedded PostgreSQL ...")
@@ -358,7 +360,7 @@ def free_port() -> int:
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 def _must(held: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as a sentence
