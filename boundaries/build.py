@@ -163,7 +163,7 @@ def _polygons_only(geometries: Geometries) -> Geometries:
         if shapely.get_type_id(geometry) == shapely.GeometryType.GEOMETRYCOLLECTION:
             parts = shapely.get_parts(parts)
         flat = [part for part in parts if part.geom_type == "Polygon" and not part.is_empty]
-        kept[n] = shapely.multipolygons(flat)
+        kept[n] = shapely.MultiPolygon(flat)  # empty when nothing is left
     return kept
 
 
@@ -215,5 +215,6 @@ def _manifest(
             "seed": proof.seed,
             "points": proof.points,
             "mismatches": 0,
+            "settled_in_rationals": proof.settled,
         },
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,14 @@ class ProofError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How many points were compared, by kind; there was no mismatch, or it would not exist."""
+    """How many points were compared, by kind; there was no mismatch, or it would not exist.
+
+    `settled` of them GEOS saw otherwise, and `covers` in rational numbers sided with the index.
+    """
 
     seed: int
     points: dict[str, int]
+    settled: int
 
 
 def prove(
@@ -49,6 +54,7 @@ def prove(
     """
     random = np.random.default_rng(seed)
     counted: dict[str, int] = {}
+    settled = 0
     for number, (layer, geometries) in enumerate(zip(index.layers, polygons, strict=True)):
         oracle = Oracle(geometries)
         kinds = sample_points(geometries, points, random)
@@ -62,14 +68,20 @@ def prove(
                 every = index.covering(lon=lon, lat=lat)
                 got = [hit - layer.first for hit in every if layer.first <= hit < layer.stop]
                 first = many - layer.first if many >= 0 else None
-                if got != want or first != (want[0] if want else None):
+                if got == want and first == (want[0] if want else None):
+                    continue
+                # GEOS computes orientation with 106 bits: near the equator or Greenwich the last
+                # places of a point reach further down, and a border may lie between
+                truth = covering_exactly(geometries, lon=lon, lat=lat)
+                settled += 1
+                if got != truth or first != (truth[0] if truth else None):
                     raise ProofError(
                         f"layer {layer.name!r} at lon {lon!r}, lat {lat!r} ({kind}): GEOS covers "
                         f"says {want}, the index {got} and in bulk {first}; please report this"
                     )
             counted[kind] = counted.get(kind, 0) + len(drawn)
     progress("proof", 1.0)
-    return Proof(seed=seed, points=counted)
+    return Proof(seed=seed, points=counted, settled=settled)
 
 
 class Oracle:
@@ -96,6 +108,27 @@ class Oracle:
             for n in near[shapely.covers(self._geometries[position], shapes[near])].tolist():
                 found[n].append(position)
         return found
+
+
+def covering_exactly(geometries: npt.NDArray[Any], *, lon: float, lat: float) -> list[int]:
+    """What `covers` means, in rational numbers: positions of the polygons that cover a point."""
+    found = []
+    for position, polygon in enumerate(geometries):
+        inside = touched = False
+        for ring in shapely.get_rings(shapely.get_parts(polygon)):
+            vertices = shapely.get_coordinates(ring)
+            (xs, ys), (xe, ye) = vertices[:-1].T, vertices[1:].T
+            level = (np.minimum(ys, ye) <= lat) & (lat <= np.maximum(ys, ye))
+            ahead = np.nonzero(level & (np.maximum(xs, xe) >= lon))[0]
+            for x1, y1, x2, y2 in np.column_stack([vertices[ahead], vertices[ahead + 1]]).tolist():
+                ax, bx = Fraction(x1) - Fraction(lon), Fraction(x2) - Fraction(lon)
+                ay, by = Fraction(y1) - Fraction(lat), Fraction(y2) - Fraction(lat)
+                cross = ax * by - bx * ay
+                touched |= cross == 0 and ax * bx <= 0 and ay * by <= 0
+                inside ^= (ay <= 0) != (by <= 0) and (cross > 0) == (by > ay)
+        if inside or touched:
+            found.append(position)
+    return found
 
 
 def sample_points(

@@ -1,8 +1,9 @@
 """The compiled index: which areas cover a point, exactly, in about a microsecond.
 
-`Index` is immutable, memory-mapped and safe to share between threads. It promises the answer that
-GEOS `covers` gives on the canonical polygons for every point, borders and vertices included (see
-`geometry`). It does not know what areas mean, and it never changes: a new dataset is a new index.
+`Index` is immutable, memory-mapped and safe to share between threads. It promises which canonical
+polygons cover the point, borders and vertices included (see `geometry`), as exact arithmetic has
+it; so does GEOS, but for its own rounding beside borders within a hair of longitude or latitude 0.
+It does not know what areas mean, and it never changes: a new dataset is a new index.
 
 A lookup walks the grid (see `compiler`) to a cell. Either the cell lies inside one set of areas, or
 the edges near it are counted against a ray in integers. Where the point comes within two units

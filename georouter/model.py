@@ -56,8 +56,8 @@ class Layer:
 class Tier:
     """Who answers for a group of categories, as the layers to ask, the right one first.
 
-    When the first layer is missing from a dataset the next is asked and the decision is marked
-    `degraded`: it never passes silently for the real answer.
+    Where the first layer gives no answer, above all because a dataset lacks it, the next is asked
+    and the decision is marked `degraded`: it never passes silently for the real answer.
     """
 
     name: str

@@ -91,8 +91,8 @@ class Router:
         )
 
     def _inside(self, found: Sequence[Area], kind: Category, *, degraded: bool) -> Decision:
-        on_border = len(found) > 1
-        why = "on its border" if on_border else "inside its boundary"
+        shared = len(found) > 1  # a border, or ground that two areas of the layer claim
+        why = "its boundary covers the point, and not alone" if shared else "inside its boundary"
         candidates = tuple(
             Candidate(code=area.code, name=area.name, layer=area.layer, reason=why)
             for area in found
@@ -104,10 +104,10 @@ class Router:
                 f"layer {kind.tier.layers[0]!r} gives no answer here; "
                 f"{first.name} is taken from layer {first.layer!r}"
             )
-        elif on_border:
-            state, rule = DecisionState.AMBIGUOUS, "shared-border"
+        elif shared:
+            state, rule = DecisionState.AMBIGUOUS, "shared-ground"
             names = " and ".join(candidate.name for candidate in candidates)
-            reason = f"the point lies on the border of {names}; the lowest code comes first"
+            reason = f"the point belongs to {names} alike; the lowest code comes first"
         else:
             state, rule = DecisionState.CERTAIN, "covering-area"
             reason = f"the point lies inside {first.name}"

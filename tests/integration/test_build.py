@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ import geopandas
 import pytest
 import shapely
 
-from boundaries import prove
+from boundaries import build as build_module
 from boundaries.build import BuildConflictError, build_dataset
 from boundaries.dataset import DatasetError, DatasetNotFoundError, open_dataset, read_manifest
 from boundaries.prove import ProofError
 from boundaries.readers import SourceError, SourceNotFoundError
 from boundaries.sample import GOLDEN, layer_files
-from georouter.codec import IndexFormatError
-from georouter.compiler import CompileError
+from georouter.codec import Compiled, IndexFormatError
+from georouter.compiler import CompileError, LayerRings, compile_index
 from georouter.index import Index
 from tests.support.realdata import real_data
 
@@ -97,7 +98,7 @@ def test_the_manifest_says_what_was_built_of_what(
             "operation": "none (already WGS 84 or ETRS89)",
             "accuracy_m": 0.0,
         }
-    assert manifest["proof"]["mismatches"] == 0
+    assert manifest["proof"]["mismatches"] == manifest["proof"]["settled_in_rationals"] == 0
     assert manifest["proof"]["seed"] == 1
     assert set(manifest["proof"]["points"].values()) == {200}
     assert "GEOS" in manifest["proof"]["oracle"]
@@ -230,12 +231,10 @@ def test_nothing_is_left_of_polygons_that_cannot_be_compiled(place: Path) -> Non
 def test_nothing_is_left_of_an_index_that_fails_its_proof(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth = prove.Oracle.covering
-    monkeypatch.setattr(
-        prove.Oracle,
-        "covering",
-        lambda oracle, points: [hits[:-1] for hits in truth(oracle, points)],
-    )
+    def compile_wrongly(layers: list[LayerRings], **options: Any) -> Compiled:
+        return compile_index([replace(layer, x=layer.x + 1) for layer in layers], **options)
+
+    monkeypatch.setattr(build_module, "compile_index", compile_wrongly)
     before = listing(place)
 
     with pytest.raises(ProofError, match="layer 'one' at lon "):
@@ -314,6 +313,19 @@ def test_vertices_closer_than_the_grid_become_one(tmp_path: Path) -> None:
     build({"one": path}, tmp_path / "out")
 
     assert codes_at(open_dataset(tmp_path / "out").index, 2, 50.5) == {"one": ["A"]}
+
+
+@pytest.mark.parametrize("size", [1e-9, 4e-8])
+def test_an_area_that_vanishes_on_the_grid_is_refused(tmp_path: Path, size: float) -> None:
+    speck = shapely.box(1.00000001, 50, 1.00000001 + size, 51)
+    path = boundary_file(tmp_path / "speck.gpkg", A=shapely.box(2, 50, 3, 51), B=speck)
+
+    with pytest.raises(SourceError) as refused:
+        build({"one": path}, tmp_path / "out")
+
+    assert str(refused.value) == (
+        f"{path}: area 'B' is smaller than the grid of 1e-7 degrees; remove it"
+    )
 
 
 @pytest.mark.realdata

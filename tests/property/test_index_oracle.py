@@ -41,7 +41,7 @@ CORNERS = (  # in degrees, and where of the lattice that is
     (15.5, 90.0, 0.5, 1.0),
     (-180.0, -90.0, 0.0, 0.0),
 )
-FEW = settings(max_examples=60, deadline=None, derandomize=True)
+FEW = settings(max_examples=50, deadline=None, derandomize=True)
 
 lattice_points = st.lists(
     st.tuples(st.integers(0, LATTICE), st.integers(0, LATTICE)),
@@ -56,7 +56,7 @@ class Country:
     """Canonical polygons by layer, and points to ask about."""
 
     layers: list[Polygons]
-    points: Points
+    points: Points = dataclasses.field(repr=False)
 
     def rings(self) -> list[LayerRings]:
         return [rings_of(f"layer {n}", some) for n, some in enumerate(self.layers, start=1)]
@@ -116,7 +116,7 @@ def countries(draw: st.DrawFn) -> Country:
         if kept:
             polygons, _ = canonical(np.array(kept, dtype=object))
             layers.append(polygons)
-    assume(layers)
+    assume(0 < sum(map(len, layers)) <= 24)  # more cannot meet in one cell
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     return Country(layers, awkward_points(np.concatenate(layers), random))
 
@@ -128,13 +128,13 @@ def awkward_points(polygons: Polygons, random: np.random.Generator) -> Points:
     picked = random.choice(starts, min(25, len(starts)), replace=False)
     a, b = vertices[picked], vertices[picked + 1]
     share = random.choice([0.5, 0.25, 0.1, 1 / 3, random.random()], (len(picked), 1))
-    borders = random.permutation(beside(np.concatenate([a, a + (b - a) * share])))[:350]
+    borders = random.permutation(beside(np.concatenate([a, a + (b - a) * share])))[:250]
     west, south, east, north = shapely.total_bounds(polygons)
     margin = max(east - west, north - south) / 8
     anywhere = np.column_stack(
         [
-            random.uniform(west - margin, east + margin, 100),
-            random.uniform(south - margin, north + margin, 100),
+            random.uniform(west - margin, east + margin, 60),
+            random.uniform(south - margin, north + margin, 60),
         ]
     )
     level = np.column_stack([anywhere[: len(a), 0], a[:, 1]])
@@ -197,15 +197,16 @@ def test_bytes_answer_as_the_index_they_were_made_of(country: Country) -> None:
     compiled = compile_index(country.rings())
     whole = b"".join(codec.encode(compiled))
     index, read = Index(compiled), Index.from_bytes(whole)
+    points = country.points[::4]
 
     assert (read.layers, read.areas) == (index.layers, index.areas)
-    assert answers(read, country.points) == answers(index, country.points)
-    assert bulk(read, country.points) == bulk(index, country.points)
+    assert answers(read, points) == answers(index, points)
+    assert bulk(read, points) == bulk(index, points)
     assert b"".join(codec.encode(compile_index(country.rings()))) == whole
 
 
 @FEW
-@given(countries(), st.sampled_from([(1, 1), (1, 32), (1000, 1000)]))
+@given(countries(), st.sampled_from([(1, 32), (3, 16), (1000, 1000)]))
 def test_neither_cell_sizes_nor_the_direction_of_rings_show(
     country: Country, most: tuple[int, int]
 ) -> None:
@@ -220,5 +221,6 @@ def test_neither_cell_sizes_nor_the_direction_of_rings_show(
             finest_leaf_edges=most[1],
         )
     )
-    assert answers(other, country.points) == answers(index, country.points)
-    assert bulk(other, country.points) == bulk(index, country.points)
+    points = country.points[::4]
+    assert answers(other, points) == answers(index, points)
+    assert bulk(other, points) == bulk(index, points)

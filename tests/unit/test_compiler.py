@@ -172,6 +172,29 @@ def test_many_areas_meet_in_one_vertex(count: int, radius: int) -> None:
     assert disagreements(index, {"one": areas}, around(areas)) == []
 
 
+@pytest.mark.parametrize("half", range(32_760, 32_776))
+def test_vertices_about_as_far_away_as_16_bits_reach(half: int) -> None:
+    """Spokes from the middle of a square of 700 m; the finest cells are those at the hub."""
+    x, y = 20_000_000, 521_000_000
+    steps = (-half, -half // 2, 0, half // 2, half)
+    rim = [(side, step) for side in (-half, half) for step in steps]
+    rim = sorted({*rim, *((step, side) for side, step in rim)}, key=lambda at: np.arctan2(*at))
+    corners = [[(0, 0), rim[n - 1], rim[n]] for n in range(len(rim))]
+    areas = {
+        f"A{n:02}": shapely.Polygon([(x + dx, y + dy) for dx, dy in corner])
+        for n, corner in enumerate(corners)
+    }
+    reach = np.arange(-20, 21, 4) + 0.5
+    hub = np.array([(x + dx, y + dy) for dx in reach for dy in reach]) / SCALE
+
+    beside_hub = beside(np.array([[x, y], [x + 2, y + 4], [x - 4, y - 2]]) / SCALE)
+    compiled = compile_index([rings_of("one", areas)], leaf_edges=1, finest_leaf_edges=1)
+
+    assert compiled.grid.shifts[-1] == 3
+    points = np.concatenate([hub, beside_hub])
+    assert disagreements(Index(compiled), {"one": areas}, points) == []
+
+
 def test_more_areas_than_a_record_can_name() -> None:
     with pytest.raises(CompileError) as refused:
         index_of(one=wedges(25, radius=5000, x=20_000_000, y=521_000_000))

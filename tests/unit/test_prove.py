@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 
-from boundaries.prove import Oracle, ProofError, prove, sample_points
+from boundaries.prove import Oracle, ProofError, covering_exactly, prove, sample_points
 from georouter.geometry import SCALE
 from tests.support.polygons import Areas, degrees, draw, index_of
 
@@ -38,6 +38,7 @@ def test_a_right_index_is_proved_at_every_kind_of_point() -> None:
     )
 
     assert proof.seed == 5
+    assert proof.settled == 0
     assert set(proof.points) == {
         "anywhere",
         "vertex",
@@ -99,6 +100,29 @@ def test_an_error_of_the_bulk_lookup_alone_is_found(monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(ProofError, match="in bulk None; please report this"):
         prove(index, [degrees(MAP)], points=700, seed=1)
+
+
+def test_where_geos_rounds_rationals_settle_it() -> None:
+    areas = {
+        "A": shapely.Polygon([(0, 0), (3_000_000, 0), (2_000_000, 1_000_000)]),
+        "B": shapely.Polygon([(1_000_003, 0), (-2_000_006, -2_000_006), (3_000_000, -2_000_000)]),
+    }
+    polygons = degrees(areas)
+    for lon, lat, truth, by_geos in (
+        (5e-324, 5e-324, [], [0]),
+        (-0.052147395543267375, -0.10143179702884492, [1], []),
+    ):
+        assert Oracle(polygons).covering(np.array([[lon, lat]])) == [by_geos]
+        assert covering_exactly(polygons, lon=lon, lat=lat) == truth
+
+    assert prove(index_of(one=areas), [polygons], points=1400, seed=1).settled > 0
+
+
+def test_rationals_agree_with_geos_elsewhere() -> None:
+    polygons = degrees(MAP)
+    for drawn in sample_points(polygons, 350, np.random.default_rng(1)).values():
+        found = [covering_exactly(polygons, lon=lon, lat=lat) for lon, lat in drawn.tolist()]
+        assert found == Oracle(polygons).covering(drawn)
 
 
 def test_the_oracle_names_all_that_cover_a_point() -> None:

@@ -77,14 +77,14 @@ def test_on_a_shared_border_the_lowest_code_comes_first() -> None:
     decision = ROUTER.route(lon=lon, lat=lat, category="pothole")
 
     assert decision.state is DecisionState.AMBIGUOUS
-    assert decision.rule == "shared-border"
+    assert decision.rule == "shared-ground"
     assert decision.candidates == (
-        candidate("B", "highway", "on its border"),
-        candidate("C", "highway", "on its border"),
+        candidate("B", "highway", "its boundary covers the point, and not alone"),
+        candidate("C", "highway", "its boundary covers the point, and not alone"),
     )
     assert decision.responsible == decision.candidates[0]
     assert decision.reason == (
-        "the point lies on the border of Area B and Area C; the lowest code comes first"
+        "the point belongs to Area B and Area C alike; the lowest code comes first"
     )
 
 
