@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from georouter.model import InvalidCoordinate, UnknownCategory
+from georouter.model import InvalidCoordinate, NotACandidate, UnknownCategory
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:georouter:problem:"
@@ -161,6 +161,7 @@ TABLE: dict[type[Exception], Row] = {
     FieldRefused: VALIDATION_FAILED,
     InvalidCoordinate: VALIDATION_FAILED,
     UnknownCategory: Row("unknown-category", 422, "The category is not known"),
+    NotACandidate: Row("not-a-candidate", 422, "The choice is none of the candidates"),
     OutsideServiceArea: Row("outside-service-area", 422, "The point is outside the service area"),
     SwappedAxes: Row("swapped-axes", 422, "Longitude and latitude look swapped"),
     NoActiveDataset: Row("no-active-dataset", 503, "No boundary dataset is in force"),
@@ -301,6 +302,9 @@ def _read(error: Exception, rows: Mapping[type[Exception], Row]) -> Read:
         case UnknownCategory():
             detail, fields = str(error), [("category", "is not one of the known ones")]
             extra = {"known": list(error.known)}
+        case NotACandidate():
+            detail, fields = str(error), [("chosen", "is none of the candidates")]
+            extra = {"candidates": list(error.candidates)}
         case _ if row is DATABASE_UNAVAILABLE:
             detail = RETRY
         case _:

@@ -19,6 +19,7 @@ REPORT_IN: dict[str, Any] = {
     "category": "pothole",
     "description": "Deep hole in the left lane, about 40 cm wide.",
     "accuracy_m": 8,
+    "chosen": None,
     "observed_at": "2026-11-02T08:15:00Z",
 }
 ENDPOINT_IN: dict[str, Any] = {
@@ -40,8 +41,10 @@ DECISION: dict[str, Any] = {
             "name": "Hearthmere",
             "layer": "highway",
             "reason": "inside its boundary",
+            "distance_m": 0.0,
         }
     ],
+    "question": None,
 }
 RECEIPT: dict[str, Any] = {
     "id": REPORT_ID,

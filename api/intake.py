@@ -20,7 +20,7 @@ from api.errors import IdempotencyKeyInvalid, IdempotencyKeyReused, PlaceError
 from api.routing import LiveRouting
 from api.schemas import DecisionOut, Receipt, ReportIn
 from api.store import reports
-from georouter.model import UnknownCategory
+from georouter.model import NotACandidate, UnknownCategory
 
 PRINTABLE = re.compile(r"[ -~]{1,255}")
 
@@ -44,8 +44,8 @@ async def accept(
 ) -> Accepted:
     """Store a report and what follows from it, or find it stored already.
 
-    Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`, a `PlaceError` or `UnknownCategory`;
-    nothing is stored then.
+    Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`, a `PlaceError`, `UnknownCategory` or
+    `NotACandidate`; nothing is stored then.
     """
     if idempotency_key is not None and not PRINTABLE.fullmatch(idempotency_key):
         raise IdempotencyKeyInvalid("Idempotency-Key takes 1 to 255 printable ASCII characters")
@@ -54,8 +54,8 @@ async def accept(
     key = idempotency_key if idempotency_key is not None else f"§{report_id}"
     try:
         table = live.require()
-        decision, authority = table.place(lon=body.lon, lat=body.lat, category=body.category)
-    except (PlaceError, UnknownCategory):
+        decision, authority = table.place(body)
+    except (PlaceError, UnknownCategory, NotACandidate):
         # A retry of what was accepted under another dataset or catalogue gets its old answer.
         replay = await _replay(body, key, caller, pool) if idempotency_key else None
         if replay is None:

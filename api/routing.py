@@ -18,7 +18,7 @@ import structlog
 
 from api import db
 from api.errors import NoActiveDataset, OutsideServiceArea, SwappedAxes
-from api.schemas import AuthorityRef, CandidateOut, DecisionOut
+from api.schemas import AuthorityRef, CandidateOut, DecisionOut, Place, ReportIn
 from api.store import authorities
 from boundaries.dataset import Dataset, DatasetError, open_dataset
 from georouter.codec import IndexFormatError
@@ -134,9 +134,18 @@ class RoutingTable:
                 "activate the dataset again"
             )
 
-    def decide(self, *, lon: float, lat: float, category: str) -> DecisionOut:
-        """Who is responsible; outside the service area, nobody. Raises `UnknownCategory`."""
-        decision = self._router.route(lon=lon, lat=lat, category=category)
+    def decide(self, asked: Place | ReportIn) -> DecisionOut:
+        """Who is responsible; outside the service area, nobody.
+
+        Raises `UnknownCategory` and `NotACandidate`.
+        """
+        decision = self._router.route(
+            lon=asked.lon,
+            lat=asked.lat,
+            category=asked.category,
+            accuracy_m=asked.accuracy_m,
+            chosen=asked.chosen,
+        )
         responsible = decision.responsible
         return DecisionOut(
             state=decision.state,
@@ -152,17 +161,19 @@ class RoutingTable:
                     name=candidate.name,
                     layer=candidate.layer,
                     reason=candidate.reason,
+                    distance_m=candidate.distance_m,
                 )
                 for candidate in decision.candidates
             ],
+            question=decision.question or None,
         )
 
-    def place(self, *, lon: float, lat: float, category: str) -> tuple[DecisionOut, AuthorityRef]:
+    def place(self, asked: ReportIn) -> tuple[DecisionOut, AuthorityRef]:
         """The decision and the authority that a report is forwarded to.
 
-        Raises `OutsideServiceArea`, `SwappedAxes`, `UnknownCategory`.
+        Raises `OutsideServiceArea`, `SwappedAxes`, `UnknownCategory`, `NotACandidate`.
         """
-        decision = self.decide(lon=lon, lat=lat, category=category)
+        decision = self.decide(asked)
         if decision.authority is not None:
             return decision, decision.authority
         if decision.rule == "swapped-axes":

@@ -93,6 +93,26 @@ class Asked(Wire):
 # --- requests ---------------------------------------------------------------------------------
 
 
+Accuracy = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=10_000,
+        allow_inf_nan=False,
+        description="Radius of the position's uncertainty in metres, as the device states it; 10 "
+        "is assumed.",
+    ),
+]
+Chosen = Annotated[
+    str | None,
+    Field(
+        max_length=64,
+        pattern="^[!-~]+$",
+        description="Code of the candidate that the citizen named when asked.",
+    ),
+]
+
+
 class ReportIn(Asked):
     """A citizen's report of one defect at one place."""
 
@@ -106,16 +126,8 @@ class ReportIn(Asked):
         Field(min_length=1, max_length=4000, description="What is wrong, in the citizen's words."),
         BeforeValidator(_plain_text),
     ]
-    accuracy_m: Annotated[
-        float | None,
-        Field(
-            strict=True,
-            ge=0,
-            le=10_000,
-            allow_inf_nan=False,
-            description="Radius of the position's uncertainty in metres, as the device states it.",
-        ),
-    ] = None
+    accuracy_m: Annotated[Accuracy, Field(strict=True)] = None
+    chosen: Chosen = None
     observed_at: Annotated[
         datetime | None,
         Field(description="When it was seen, by the device's clock."),
@@ -138,6 +150,8 @@ class Place(Asked):
     lon: Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, examples=[2.12])]
     lat: Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, examples=[54.71])]
     category: CategoryCode
+    accuracy_m: Accuracy = None
+    chosen: Chosen = None
 
 
 class EndpointIn(Asked):
@@ -208,10 +222,15 @@ class CandidateOut(Wire):
     name: str
     layer: str
     reason: str
+    distance_m: float = 0.0
 
 
 class DecisionOut(Wire):
-    """Who is responsible, by which rule, in which dataset version. `authority` is null outside."""
+    """Who is responsible, by which rule, in which dataset version. `authority` is null outside.
+
+    Where there is a `question`, the app shows it with the candidates' names, and sends the code of
+    the one chosen as `chosen`. Unanswered, the first candidate is taken.
+    """
 
     model_config = _shown(examples.DECISION)
 
@@ -223,6 +242,7 @@ class DecisionOut(Wire):
     dataset: str
     authority: AuthorityRef | None
     candidates: list[CandidateOut]
+    question: str | None = None
 
 
 class Links(Wire):

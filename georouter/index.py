@@ -22,8 +22,8 @@ import numpy.typing as npt
 from georouter.codec import Compiled, decode, read
 from georouter.compiler import FIN_NARROW, FIN_WIDE, LARGEST_TABLE, RECORD, SUB, UNLISTED
 from georouter.geometry import SCALE, check_coordinate, meets_ray
-from georouter.model import Area, InvalidCoordinate, Layer
-from georouter.nearest import NearBorder, Nearest
+from georouter.model import Area, InvalidCoordinate, Layer, NearBorder
+from georouter.nearest import Nearest
 
 Ints = npt.NDArray[np.int64]
 

@@ -34,6 +34,24 @@ class MissingLayer(LookupError):  # noqa: N818 - reads as the sentence it is
     """A dataset without any of the layers that a tier of the catalogue asks."""
 
 
+class NotACandidate(LookupError):  # noqa: N818 - reads as the sentence it is
+    """A choice between candidates that is none of them."""
+
+    def __init__(self, chosen: str, candidates: tuple[str, ...]) -> None:
+        offered = ", ".join(candidates) or "nobody"
+        super().__init__(f"{chosen!r} is no candidate at this place; candidates are: {offered}")
+        self.chosen = chosen
+        self.candidates = candidates
+
+
+@dataclass(frozen=True, slots=True)
+class NearBorder:
+    """An area that does not cover the point: its position in `Index.areas`, and how far it is."""
+
+    area: int
+    distance_m: float
+
+
 @dataclass(frozen=True, slots=True)
 class Area:
     """One authority's ground in one layer: what `Index.covering` answers with, by position."""
@@ -85,20 +103,22 @@ class DecisionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An authority that may be responsible, and why it is considered."""
+    """An authority that may be responsible, why it is considered, and how far off its ground is."""
 
     code: str
     name: str
     layer: str
     reason: str
+    distance_m: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Who is responsible for a point, by which rule, in which dataset version.
 
-    `candidates` are in order of preference; the first is the responsible one. It is empty exactly
-    when `state` is `outside`.
+    `candidates` are in order of preference; the first is the responsible one. They are empty
+    exactly when `state` is `outside`. `question` asks the citizen, in words, which of them is
+    meant; it is empty when there is nothing to ask.
     """
 
     state: DecisionState
@@ -108,6 +128,7 @@ class Decision:
     tier: str
     dataset: str
     candidates: tuple[Candidate, ...] = ()
+    question: str = ""
 
     @property
     def responsible(self) -> Candidate | None:

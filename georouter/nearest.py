@@ -7,28 +7,19 @@ whose border comes within the given distance, nearest first, and builds no geome
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import ceil, cos, radians, sqrt
 from typing import Final
 
 from georouter.codec import Compiled
 from georouter.compiler import FIN_NARROW, FIN_WIDE, RECORD, SUB
 from georouter.geometry import SCALE
-from georouter.model import Layer
+from georouter.model import Layer, NearBorder
 
 _MASK: Final = (1 << 24) - 1
 _CHILDREN: Final = SUB - 1
 
 FARTHEST_M: Final = 10_000.0
 """A plane is good enough up to here."""
-
-
-@dataclass(frozen=True, slots=True)
-class NearBorder:
-    """An area that does not cover the point: its position in `Index.areas`, and how far it is."""
-
-    area: int
-    distance_m: float
 
 
 def metres_per_degree(lat: float) -> tuple[float, float]:

@@ -1,14 +1,16 @@
 """Answers "who is responsible here, for this?" from an index and a catalogue of categories.
 
 The rules are data: a category names its tier, a tier names the layers to ask. The router promises
-the same decision for the same input and dataset, names the rule that fired, and never raises for a
-place that is merely outside; it does not know authorities by name, endpoints, or the clock.
+the same decision for the same input and dataset, names the rule that fired, and never guesses in
+silence: within the position's accuracy of a border both sides are candidates and the citizen is
+asked. It does not know authorities by name, endpoints, or the clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
 
 from georouter.model import (
     Area,
@@ -18,8 +20,22 @@ from georouter.model import (
     DecisionState,
     Layer,
     MissingLayer,
+    NearBorder,
+    NotACandidate,
     UnknownCategory,
 )
+
+DEFAULT_ACCURACY_M: Final = 10.0
+"""What a phone outdoors achieves, taken where a client does not say."""
+
+LEAST_DOUBT_M: Final = 10.0
+"""So near to a border both sides are candidates, however exact the position claims to be."""
+
+FARTHEST_DOUBT_M: Final = 1000.0
+"""A position may be worse than this; the search for candidates ends here, to stay quick."""
+
+GAP_M: Final = 200.0
+"""Ground in no area (a pier, a tidal flat) belongs to the nearest area up to here."""
 
 
 class Covering(Protocol):
@@ -36,6 +52,11 @@ class Covering(Protocol):
     def covering(self, *, lon: float, lat: float) -> tuple[int, ...]:
         """Positions in `areas` of all areas covering the point, ascending."""
 
+    def nearest_border(
+        self, *, lon: float, lat: float, layer: str, within_m: float
+    ) -> tuple[NearBorder, ...]:
+        """Other areas of the layer with a border so near, nearest first."""
+
 
 class Router:
     """Routes points by one dataset version and one catalogue. Immutable; share it freely.
@@ -46,8 +67,7 @@ class Router:
     def __init__(
         self, index: Covering, *, categories: Mapping[str, Category], dataset: str
     ) -> None:
-        self._covering = index.covering
-        self._areas = index.areas
+        self._index = index
         self._layers = {layer.name: layer for layer in index.layers}
         self._categories = categories
         self._dataset = dataset
@@ -64,66 +84,91 @@ class Router:
         """The version of the dataset that decides."""
         return self._dataset
 
-    def route(self, *, lon: float, lat: float, category: str) -> Decision:
+    def route(
+        self,
+        *,
+        lon: float,
+        lat: float,
+        category: str,
+        accuracy_m: float | None = None,
+        chosen: str | None = None,
+    ) -> Decision:
         """Decide who is responsible for `category` at a WGS 84 point in degrees.
 
-        Raises `InvalidCoordinate` for a coordinate that is none, `UnknownCategory` for a category
-        that the catalogue does not have.
+        `accuracy_m` is the radius of the position's uncertainty; `chosen` is the code of the
+        candidate that the citizen named. Raises `InvalidCoordinate` for a coordinate
+        that is none, `UnknownCategory` for a category that the catalogue does not have, and
+        `NotACandidate` for a choice that was not offered.
         """
         kind = self._categories.get(category)
         if kind is None:
             raise UnknownCategory(category, tuple(self._categories))
-        hits = self._covering(lon=lon, lat=lat)
-        if not hits:
-            return self._outside(lon, lat, kind)
+        doubt_m = DEFAULT_ACCURACY_M if accuracy_m is None else accuracy_m
+        reach_m = min(max(LEAST_DOUBT_M, doubt_m), FARTHEST_DOUBT_M)
+        decision = self._decide(lon, lat, kind, reach_m)
+        return decision if chosen is None else _choose(decision, chosen)
+
+    def _decide(self, lon: float, lat: float, kind: Category, reach_m: float) -> Decision:
+        hits = self._index.covering(lon=lon, lat=lat)
         for rank, name in enumerate(kind.tier.layers):
             layer = self._layers.get(name)
             if layer is None:
                 continue
-            found = [self._areas[hit] for hit in hits if layer.first <= hit < layer.stop]
-            if found:
-                return self._inside(found, kind, degraded=rank > 0)
-        return self._decision(
-            kind,
-            DecisionState.OUTSIDE,
-            rule="no-area",
-            reason=f"no area of a layer that answers for {kind.tier.name!r} covers this point",
-        )
-
-    def _inside(self, found: Sequence[Area], kind: Category, *, degraded: bool) -> Decision:
-        shared = len(found) > 1  # a border, or ground that two areas of the layer claim
-        why = "its boundary covers the point, and not alone" if shared else "inside its boundary"
-        candidates = tuple(
-            Candidate(code=area.code, name=area.name, layer=area.layer, reason=why)
-            for area in found
-        )
-        first = candidates[0]
-        if degraded:
-            state, rule = DecisionState.DEGRADED, "fallback-layer"
-            reason = (
-                f"layer {kind.tier.layers[0]!r} gives no answer here; "
-                f"{first.name} is taken from layer {first.layer!r}"
-            )
-        elif shared:
-            state, rule = DecisionState.AMBIGUOUS, "shared-ground"
-            names = " and ".join(candidate.name for candidate in candidates)
-            reason = f"the point belongs to {names} alike; the lowest code comes first"
-        else:
-            state, rule = DecisionState.CERTAIN, "covering-area"
-            reason = f"the point lies inside {first.name}"
-        return self._decision(kind, state, rule=rule, reason=reason, candidates=candidates)
-
-    def _outside(self, lon: float, lat: float, kind: Category) -> Decision:
-        swapped = abs(lon) <= 90.0 and self._covering(lon=lat, lat=lon)
-        reason = "the point is outside the service area"
-        if swapped:
-            reason += "; longitude and latitude look swapped"
+            inside = [hit for hit in hits if layer.first <= hit < layer.stop]
+            within_m = reach_m if inside else max(GAP_M, reach_m)
+            near = self._index.nearest_border(lon=lon, lat=lat, layer=name, within_m=within_m)
+            if inside or near:
+                return self._found(kind, inside, near, degraded=rank > 0)
+        swapped = abs(lon) <= 90.0 and self._index.covering(lon=lat, lat=lon)
         return self._decision(
             kind,
             DecisionState.OUTSIDE,
             rule="swapped-axes" if swapped else "outside",
-            reason=reason,
+            reason="the point is outside the service area"
+            + ("; longitude and latitude look swapped" if swapped else ""),
         )
+
+    def _found(
+        self, kind: Category, inside: list[int], near: Iterable[NearBorder], *, degraded: bool
+    ) -> Decision:
+        alone = "inside its boundary"
+        shared = "its boundary covers the point, and not alone"
+        candidates = [self._candidate(hit, shared if inside[1:] else alone) for hit in inside]
+        candidates += [
+            self._candidate(one.area, f"its border is {one.distance_m:.0f} m away", one.distance_m)
+            for one in near
+        ]
+        first, names = candidates[0], [candidate.name for candidate in candidates]
+        if not inside:
+            rule, state = "nearest-area", DecisionState.DEGRADED
+            reason = (
+                f"the point is in no area; {first.name}, {first.distance_m:.0f} m away, is nearest"
+            )
+        elif inside[1:]:
+            rule, state = "shared-ground", DecisionState.AMBIGUOUS
+            reason = (
+                f"the point belongs to {' and '.join(names)} alike; the lowest code comes first"
+            )
+        elif names[1:]:
+            rule, state = "near-border", DecisionState.AMBIGUOUS
+            reason = (
+                f"the point lies inside {first.name}, and so near to {' and '.join(names[1:])} "
+            )
+            reason += "that the position may be wrong"
+        else:
+            rule, state = "covering-area", DecisionState.CERTAIN
+            reason = f"the point lies inside {first.name}"
+        if degraded:
+            rule, state = "fallback-layer", DecisionState.DEGRADED
+            reason += f"; layer {kind.tier.layers[0]!r}, which decides, gives no answer here"
+        question = f"Is it in {' or in '.join(names)}?" if names[1:] else ""
+        return self._decision(
+            kind, state, rule=rule, reason=reason, candidates=tuple(candidates), question=question
+        )
+
+    def _candidate(self, area: int, reason: str, distance_m: float = 0.0) -> Candidate:
+        found = self._index.areas[area]
+        return Candidate(found.code, found.name, found.layer, reason, round(distance_m, 1))
 
     def _decision(
         self,
@@ -133,6 +178,7 @@ class Router:
         rule: str,
         reason: str,
         candidates: tuple[Candidate, ...] = (),
+        question: str = "",
     ) -> Decision:
         return Decision(
             state=state,
@@ -142,4 +188,27 @@ class Router:
             tier=kind.tier.name,
             dataset=self._dataset,
             candidates=candidates,
+            question=question,
         )
+
+
+def _choose(decision: Decision, chosen: str) -> Decision:
+    """The decision once the citizen has said which candidate is meant."""
+    codes = tuple(candidate.code for candidate in decision.candidates)
+    if chosen not in codes:
+        raise NotACandidate(chosen, codes)
+    first = decision.candidates[codes.index(chosen)]
+    others = tuple(candidate for candidate in decision.candidates if candidate is not first)
+    if not others:
+        return decision  # there was nothing to choose
+    return replace(
+        decision,
+        # a choice settles doubt, not the lack of a layer
+        state=DecisionState.DEGRADED
+        if decision.state is DecisionState.DEGRADED
+        else DecisionState.CERTAIN,
+        rule="chosen",
+        reason=f"{decision.reason}; the reporter says it is in {first.name}",
+        candidates=(first, *others),
+        question="",
+    )

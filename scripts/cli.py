@@ -76,9 +76,14 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
     from georouter.codec import IndexFormatError
-    from georouter.model import InvalidCoordinate, MissingLayer, UnknownCategory
+    from georouter.model import (
+        InvalidCoordinate,
+        MissingLayer,
+        NotACandidate,
+        UnknownCategory,
+    )
 
-    yield (UsageError, InvalidCoordinate), 2
+    yield (UsageError, InvalidCoordinate, NotACandidate), 2
     yield (SourceNotFoundError, DatasetNotFoundError, UnknownCategory, NotFoundError), 4
     yield MigrationRefused, 5
     yield (DatabaseUnavailable, EmbeddedPostgresError), 6
@@ -100,6 +105,12 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
 
         yield BuildConflictError, 5
         yield (CompileError, ProofError), 1
+    if "boundaries.tables" in sys.modules:
+        from boundaries.tables import BulkConflictError, BulkError, BulkNotFoundError
+
+        yield BulkNotFoundError, 4
+        yield BulkConflictError, 5
+        yield BulkError, 1
 
 
 class NotFoundError(Exception):
@@ -370,6 +381,10 @@ def locate(
     lon: Annotated[float, typer.Option(help="Longitude, WGS 84 degrees.")],
     category: Annotated[str, typer.Option(help="What it is about, e.g. pothole or litter.")],
     *,
+    accuracy_m: Annotated[
+        float | None, typer.Option(min=0, help="Radius of the position's uncertainty in metres.")
+    ] = None,
+    chosen: Annotated[str | None, typer.Option(help="Code of the candidate that is meant.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say who is responsible at a place, straight from a dataset folder."""
@@ -380,7 +395,9 @@ def locate(
     opened = open_dataset(dataset)
     categories = load_categories(_settings().categories)
     router = Router(opened.index, categories=categories, dataset=opened.version)
-    decision = router.route(lon=lon, lat=lat, category=category)
+    decision = router.route(
+        lon=lon, lat=lat, category=category, accuracy_m=accuracy_m, chosen=chosen
+    )
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(decision)))
     elif decision.responsible is None:
@@ -389,8 +406,67 @@ def locate(
         found = decision.responsible
         typer.echo(f"{found.name} ({found.code}, {decision.state})")
     stderr.print(f"{decision.reason}; rule {decision.rule}, {decision.dataset}", markup=False)
+    if decision.question:
+        stderr.print(f"to ask: {decision.question} Answer with --chosen CODE:", markup=False)
+        for one in decision.candidates:
+            stderr.print(f"  {one.code}  {one.name}: {one.reason}", markup=False)
     if decision.responsible is None:
         sys.exit(4)
+
+
+@app.command()
+def route(
+    file: Annotated[Path, typer.Argument(help="Points: .csv, .csv.gz or .parquet.")],
+    dataset: Annotated[Path, typer.Option(help="A dataset folder made by `boundaries build`.")],
+    out: Annotated[Path, typer.Option(help="File to make: .csv, .csv.gz or .parquet.")],
+    layer: Annotated[
+        list[str] | None, typer.Option(help="A layer to ask; repeat it. All by default.")
+    ] = None,
+    lon_field: Annotated[
+        str | None, typer.Option(help="Column with longitudes; by default lon or longitude.")
+    ] = None,
+    lat_field: Annotated[
+        str | None, typer.Option(help="Column with latitudes; by default lat or latitude.")
+    ] = None,
+    bad: Annotated[
+        Path | None, typer.Option(help="CSV for rows without a usable place; OUT.bad.csv.")
+    ] = None,
+    *,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was broken off.")
+    ] = False,
+) -> None:
+    """Add the authority's code and name, per layer, to a file of points.
+
+    Points are in columns lon and lat, or easting and northing (British National Grid).
+    """
+    if (lon_field is None) != (lat_field is None):
+        raise UsageError("--lon-field and --lat-field go together")
+    from boundaries.bulk import route_file
+    from boundaries.dataset import open_dataset
+
+    opened = open_dataset(dataset)
+    try:
+        with _progress() as progress:
+            done = route_file(
+                file,
+                out,
+                opened,
+                layers=layer or (),
+                fields=(lon_field, lat_field) if lon_field and lat_field else None,
+                bad=bad,
+                resume=resume,
+                say=lambda text: stderr.print(text, markup=False),
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        stderr.print("interrupted; --resume goes on from the last whole part")
+        raise
+    stderr.print(
+        f"{out}: {done.rows:,} rows in, {done.routed:,} routed, {done.uncovered:,} uncovered, "
+        f"{done.bad:,} bad{f' (see {done.bad_file})' if done.bad_file else ''}",
+        markup=False,
+    )
 
 
 @contextmanager

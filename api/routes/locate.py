@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 
 from api import errors, schemas
 from api.routes.wiring import Calling, Wired
-from georouter.model import UnknownCategory
+from georouter.model import NotACandidate, UnknownCategory
 
 router = APIRouter(prefix="/v1", tags=["locate"])
 
@@ -21,7 +21,11 @@ router = APIRouter(prefix="/v1", tags=["locate"])
     operation_id="locate",
     summary="Who is responsible at a point",
     responses=errors.documented(
-        errors.VALIDATION_FAILED, UnknownCategory, errors.NoActiveDataset, *errors.KEYED
+        errors.VALIDATION_FAILED,
+        UnknownCategory,
+        NotACandidate,
+        errors.NoActiveDataset,
+        *errors.KEYED,
     ),
 )
 async def locate(
@@ -29,7 +33,9 @@ async def locate(
 ) -> schemas.DecisionOut:
     """Decide who is responsible for a category of defects at a point.
 
-    Outside the service area `state` is "outside", `authority` null and `candidates` empty.
+    Within `accuracy_m` of a border `state` is "ambiguous" and `question` asks which candidate is
+    meant; ask again with its code as `chosen` to settle it. Outside the service area `state` is
+    "outside", `authority` null and `candidates` empty.
     """
     table = wired.live.require()
-    return table.decide(lon=place.lon, lat=place.lat, category=place.category)
+    return table.decide(place)

@@ -13,7 +13,7 @@ from api import db, errors, intake, schemas
 from api.auth import Caller, Role, require_role
 from api.routes.wiring import Calling, Wired, json_only
 from api.store import reports
-from georouter.model import UnknownCategory
+from georouter.model import NotACandidate, UnknownCategory
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
 
@@ -43,6 +43,7 @@ router = APIRouter(prefix="/v1/reports", tags=["reports"])
             errors.MediaTypeUnsupported,
             errors.VALIDATION_FAILED,
             UnknownCategory,
+            NotACandidate,
             errors.OutsideServiceArea,
             errors.SwappedAxes,
             errors.IdempotencyKeyReused,

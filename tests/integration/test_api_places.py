@@ -53,6 +53,24 @@ async def test_a_border_names_both(api: Api) -> None:
     assert [one["code"] for one in decision["candidates"]] == [WEST, SHIRE]
 
 
+async def test_near_a_border_the_citizen_is_asked_and_answers(api: Api) -> None:
+    near = {**ON_BORDER, "lon": 0.9998, "category": "pothole"}  # 14 m inside West
+    assert (await api.get("/v1/locate", **near)).json()["state"] == "certain"
+    decision = (await api.get("/v1/locate", **near, accuracy_m=20)).json()
+    assert (decision["state"], decision["rule"]) == ("ambiguous", "near-border")
+    assert decision["question"] == "Is it in West or in Shire?"
+    assert decision["candidates"][1]["distance_m"] == pytest.approx(14.2, abs=0.2)
+    settled = (await api.get("/v1/locate", **near, accuracy_m=20, chosen=SHIRE)).json()
+    assert (settled["state"], settled["rule"]) == ("certain", "chosen")
+    assert settled["authority"]["code"] == SHIRE
+    refused = await api.get("/v1/locate", **near, accuracy_m=20, chosen=VALE)
+    assert (refused.status_code, slug(refused)) == (422, "not-a-candidate")
+    assert refused.json()["candidates"] == [WEST, SHIRE]
+    for query in ({"accuracy_m": -1}, {"accuracy_m": 10_001}, {"chosen": "a b"}):
+        response = await api.get("/v1/locate", **near, **query)
+        assert (response.status_code, slug(response)) == (422, "validation-failed")
+
+
 @pytest.mark.parametrize(
     ("query", "field"),
     [

@@ -77,6 +77,16 @@ async def test_a_point_on_a_border_has_two_candidates(api: Api) -> None:
     assert decision["authority"]["code"] == WEST
 
 
+async def test_the_citizen_s_choice_is_where_it_goes(api: Api) -> None:
+    decision = (await api.post_report(**ON_BORDER, chosen=SHIRE)).json()["decision"]
+    assert (decision["state"], decision["rule"]) == ("certain", "chosen")
+    assert decision["authority"]["code"] == SHIRE
+    before = await api.rows()
+    refused = await api.post_report(**IN_WEST, chosen=SHIRE)
+    assert (refused.status_code, slug(refused)) == (422, "not-a-candidate")
+    assert await api.rows() == before
+
+
 # --- idempotency ----------------------------------------------------------------------------------
 
 

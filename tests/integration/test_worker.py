@@ -115,6 +115,8 @@ async def test_a_delivery_arrives_once_and_signed(
                 "state": "certain",
                 "rule": "covering-area",
                 "reason": "the point lies inside Dogger",
+                "question": None,
+                "candidates": [],
                 "dataset": "sample-1",
             },
         },

@@ -1,7 +1,7 @@
 """The web application over an invented country of squares, driven in this process.
 
 Two bodies: West, unitary, and Shire, a county with the district Vale below it; they meet at
-longitude 1. Nothing is compiled: the index here compares numbers.
+longitude 1.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import httpx
+import shapely
 from fastapi import FastAPI
 
 from api import auth, db
@@ -24,8 +25,10 @@ from api.app import create_app
 from api.settings import Settings
 from api.store import authorities
 from boundaries.dataset import Dataset, DatasetError
+from georouter.compiler import compile_index
+from georouter.geometry import SCALE
 from georouter.index import Index
-from georouter.model import Area, Layer
+from tests.support.polygons import layer
 
 WEST, SHIRE, VALE = "X06000001", "X10000001", "X07000001"
 IN_WEST: Mapping[str, Any] = {"lon": 0.5, "lat": 50.5}
@@ -53,24 +56,20 @@ SQUARES = (
 )
 
 
-class SquareIndex:
-    """A `Covering` of squares between latitudes 50 and 51."""
-
-    def __init__(self, squares: tuple[Square, ...] = SQUARES) -> None:
-        self._squares = squares
-        self.areas = tuple(Area(one.layer, one.code, one.name) for one in squares)
-        names = list(dict.fromkeys(one.layer for one in squares))
-        places = [[n for n, one in enumerate(squares) if one.layer == name] for name in names]
-        self.layers = tuple(
-            Layer(name, place[0], place[-1] + 1) for name, place in zip(names, places, strict=True)
-        )
-
-    def covering(self, *, lon: float, lat: float) -> tuple[int, ...]:
-        return tuple(
-            n
-            for n, one in enumerate(self._squares)
-            if one.west <= lon <= one.east and 50.0 <= lat <= 51.0
-        )
+def index_of(squares: tuple[Square, ...] = SQUARES) -> Index:
+    """An index of squares between latitudes 50 and 51."""
+    layers = []
+    for name in dict.fromkeys(one.layer for one in squares):
+        mine = {one.code: one for one in squares if one.layer == name}
+        shapes = {
+            code: shapely.box(
+                round(one.west * SCALE), 50 * SCALE, round(one.east * SCALE), 51 * SCALE
+            )
+            for code, one in mine.items()
+        }
+        names = tuple(mine[code].name for code in sorted(mine))
+        layers.append(replace(layer(name, shapes), names=names))
+    return Index(compile_index(layers))
 
 
 @dataclass
@@ -80,8 +79,7 @@ class Shelf:
     datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def put(self, version: str, squares: tuple[Square, ...] = SQUARES) -> Dataset:
-        index = cast("Index", SquareIndex(squares))
-        dataset = Dataset(version=version, manifest={"version": version}, index=index)
+        dataset = Dataset(version, {"version": version}, index_of(squares))
         self.datasets[f"/shelf/{version}"] = dataset
         return dataset
 

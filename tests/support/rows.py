@@ -15,6 +15,7 @@ DECISION = {
     "state": "certain",
     "rule": "covering-area",
     "reason": "the point lies inside Dogger",
+    "question": None,
     "category": "pothole",
     "tier": "highway",
     "dataset": "sample-1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import pytest
 
@@ -14,9 +15,11 @@ from georouter.model import (
     DecisionState,
     InvalidCoordinate,
     MissingLayer,
+    NotACandidate,
     Tier,
     UnknownCategory,
 )
+from georouter.nearest import metres_per_degree
 from georouter.router import Router
 from tests.support.polygons import draw, index_of
 
@@ -43,8 +46,12 @@ INDEX = country(highway="AAB./ACB.", district="aabd/acbd")
 ROUTER = Router(INDEX, categories=CATEGORIES, dataset="test-1")
 
 
-def candidate(letter: str, layer: str, reason: str) -> Candidate:
-    return Candidate(code=letter, name=f"Area {letter}", layer=layer, reason=reason)
+def candidate(letter: str, layer: str, reason: str, distance_m: float = 0.0) -> Candidate:
+    return Candidate(letter, f"Area {letter}", layer, reason, distance_m)
+
+
+def metres_east(lon: float, lat: float, metres: float) -> float:
+    return lon + metres / metres_per_degree(lat)[0]
 
 
 def test_inside_one_area_the_answer_is_certain() -> None:
@@ -112,7 +119,7 @@ def test_where_the_right_layer_has_no_answer_the_next_is_marked_degraded() -> No
     assert decision.rule == "fallback-layer"
     assert decision.candidates == (candidate("d", "district", "inside its boundary"),)
     assert decision.reason == (
-        "layer 'highway' gives no answer here; Area d is taken from layer 'district'"
+        "the point lies inside Area d; layer 'highway', which decides, gives no answer here"
     )
 
 
@@ -168,8 +175,7 @@ def test_outside_the_layers_that_answer_is_outside() -> None:
     decision = router.route(lon=lon, lat=lat, category="pothole")
 
     assert decision.state is DecisionState.OUTSIDE
-    assert decision.rule == "no-area"
-    assert decision.reason == "no area of a layer that answers for 'highway' covers this point"
+    assert decision.rule == "outside"
 
 
 def test_swapped_axes_are_named_and_not_mended() -> None:
@@ -200,6 +206,121 @@ def test_what_is_no_coordinate_is_refused(lon: float, lat: float, field: str) ->
     with pytest.raises(InvalidCoordinate) as refused:
         ROUTER.route(lon=lon, lat=lat, category="pothole")
     assert refused.value.field == field
+
+
+def near_the_border_of_a_and_c(metres: float) -> tuple[float, float]:
+    """Inside A, so far west of C."""
+    lon, lat = place(1, 1.5)
+    return metres_east(lon, lat, -metres), lat
+
+
+def test_within_the_accuracy_of_a_border_both_sides_are_candidates_and_asked_about() -> None:
+    lon, lat = near_the_border_of_a_and_c(25)
+
+    decision = ROUTER.route(lon=lon, lat=lat, category="pothole", accuracy_m=30)
+
+    assert (decision.state, decision.rule) == (DecisionState.AMBIGUOUS, "near-border")
+    assert decision.candidates == (
+        candidate("A", "highway", "inside its boundary"),
+        candidate("C", "highway", "its border is 25 m away", 25.0),
+    )
+    assert decision.reason == (
+        "the point lies inside Area A, and so near to Area C that the position may be wrong"
+    )
+    assert decision.question == "Is it in Area A or in Area C?"
+
+
+@pytest.mark.parametrize(
+    ("metres", "accuracy_m", "state"),
+    [
+        (9, None, DecisionState.AMBIGUOUS),  # a phone is taken to be 10 m off
+        (11, None, DecisionState.CERTAIN),
+        (9, 0, DecisionState.AMBIGUOUS),  # no position is believed to be better than that
+        (11, 0, DecisionState.CERTAIN),
+        (29, 30, DecisionState.AMBIGUOUS),
+        (31, 30, DecisionState.CERTAIN),
+        (300, 5000, DecisionState.AMBIGUOUS),
+    ],
+)
+def test_how_near_is_too_near(metres: float, accuracy_m: float, state: DecisionState) -> None:
+    lon, lat = near_the_border_of_a_and_c(metres)
+
+    decision = ROUTER.route(lon=lon, lat=lat, category="pothole", accuracy_m=accuracy_m)
+
+    assert decision.state is state
+    assert bool(decision.question) is (state is DecisionState.AMBIGUOUS)
+
+
+def test_the_citizen_s_choice_settles_it() -> None:
+    lon, lat = near_the_border_of_a_and_c(5)
+
+    decision = ROUTER.route(lon=lon, lat=lat, category="pothole", chosen="C")
+
+    assert (decision.state, decision.rule) == (DecisionState.CERTAIN, "chosen")
+    assert [one.code for one in decision.candidates] == ["C", "A"]
+    assert decision.reason.endswith("the reporter says it is in Area C")
+    assert decision.question == ""
+
+
+def test_a_choice_that_was_not_offered_is_refused() -> None:
+    lon, lat = near_the_border_of_a_and_c(5)
+
+    with pytest.raises(NotACandidate) as refused:
+        ROUTER.route(lon=lon, lat=lat, category="pothole", chosen="B")
+
+    assert str(refused.value) == "'B' is no candidate at this place; candidates are: A, C"
+    with pytest.raises(NotACandidate, match="candidates are: nobody"):
+        ROUTER.route(lon=0, lat=0, category="pothole", chosen="B")
+
+
+def test_a_choice_where_there_is_none_changes_nothing() -> None:
+    lon, lat = place(1.5, 1.5)
+
+    chosen = ROUTER.route(lon=lon, lat=lat, category="pothole", chosen="C")
+
+    assert chosen == ROUTER.route(lon=lon, lat=lat, category="pothole")
+
+
+def test_a_choice_does_not_make_up_for_a_missing_layer() -> None:
+    router = Router(country(highway="AB/AB"), categories=CATEGORIES, dataset="test-1")
+    lon, lat = place(1, 1)
+
+    decision = router.route(lon=lon, lat=lat, category="litter", chosen="B")
+
+    assert (decision.state, decision.rule) == (DecisionState.DEGRADED, "chosen")
+
+
+def test_ground_in_no_area_goes_to_the_nearest_and_is_flagged() -> None:
+    router = Router(country(highway="A./A."), categories=CATEGORIES, dataset="test-1")
+    lon, lat = place(1, 1)
+    pier, far = metres_east(lon, lat, 150), metres_east(lon, lat, 210)
+
+    decision = router.route(lon=pier, lat=lat, category="pothole")
+
+    assert (decision.state, decision.rule) == (DecisionState.DEGRADED, "nearest-area")
+    assert decision.candidates == (candidate("A", "highway", "its border is 150 m away", 150.0),)
+    assert decision.reason == "the point is in no area; Area A, 150 m away, is nearest"
+    outside = router.route(lon=far, lat=lat, category="pothole")
+    assert outside.state is DecisionState.OUTSIDE
+
+
+def test_a_worse_position_never_removes_a_candidate_and_any_candidate_can_be_chosen() -> None:
+    random = Random(5)
+    for _ in range(300):
+        lon, lat = place(random.uniform(-0.5, 4.5), random.uniform(-0.5, 2.5))
+        before: set[str] = set()
+        for accuracy_m in (0, 15, 60, 250, 900, 5000):
+            asked = {"lon": lon, "lat": lat, "category": "pothole", "accuracy_m": accuracy_m}
+            decision = ROUTER.route(**asked)
+            codes = {one.code for one in decision.candidates}
+            assert decision.rule
+            if decision.rule != "fallback-layer":
+                assert before <= codes
+                before = codes
+            for code in codes:
+                chosen = ROUTER.route(**asked, chosen=code)
+                assert chosen.responsible is not None
+                assert chosen.responsible.code == code
 
 
 def test_the_same_input_gives_the_same_decision() -> None:

@@ -58,7 +58,8 @@ def payload(claimed: Claimed) -> bytes:
             },
             "authority": {"id": str(claimed.authority_id), "name": claimed.authority_name},
             "decision": {
-                name: claimed.decision[name] for name in ("state", "rule", "reason", "dataset")
+                name: claimed.decision.get(name)
+                for name in ("state", "rule", "reason", "question", "candidates", "dataset")
             },
         },
     }
