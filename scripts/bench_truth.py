@@ -2,8 +2,9 @@
 
 Code-Point Open says in which district and county each postcode is; STATS19 says which highway
 authority each collision was in. What the polygons cannot give (generalised borders, borders along
-roads) is their ceiling, and this prints it. It needs the real data, which is not part of the
-project. The last line is JSON.
+roads) is their ceiling, and this prints it. Then the router is asked, which says where it is in
+doubt: what counts is how seldom it is wrong where it is certain. It needs the real data, which is
+not part of the project. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
+from api.routing import load_categories
 from boundaries.build import canonical, layer_rings
 from boundaries.readers import read_features
 from georouter import codec
 from georouter.compiler import compile_index
 from georouter.index import Index
+from georouter.model import DecisionState
+from georouter.router import Router
 
 Point = tuple[float, float, str]
 """Longitude, latitude, and the code of the right area."""
@@ -38,6 +42,7 @@ def main() -> int:
         print(f"{data} is not here: the real boundaries and truths are needed", file=sys.stderr)
         return 4
     found: dict[str, dict[str, float]] = {}
+    pothole = {"pothole": load_categories(None)["pothole"]}
     truths = {
         "district": {"postcodes": list(_postcodes(data, county=False))},
         "highway": {
@@ -57,6 +62,15 @@ def main() -> int:
             print(f"{file:24} {truth:10} {len(points):7} points  {agreement:.3%} agree")
             for (said, right), n in wrong.most_common(3):
                 print(f"{'':36}{n:5} x {said}, truth {right}")
+        if layer == "highway":
+            router = Router(index, categories=pothole, dataset=file)
+            for truth, points in truths[layer].items():
+                found[f"router {truth}"] = figures = _route(router, points)
+                print(
+                    f"{'router, tier highway':24} {truth:10} {len(points):7} points  "
+                    f"{figures['certain_share']:.2%} certain; wrong: "
+                    f"{figures['error_all']:.3%} of all, {figures['error_certain']:.3%} of these"
+                )
     print(json.dumps(found))
     return 0
 
@@ -79,6 +93,24 @@ def _compare(
         if said != right:
             wrong[said, right] += 1
     return 1 - wrong.total() / len(points), wrong
+
+
+def _route(router: Router, points: list[Point]) -> dict[str, float]:
+    """How often the router is certain, and how often wrong: among all, and among the certain."""
+    certain = wrong = wrong_certain = 0
+    for lon, lat, right in points:
+        decision = router.route(lon=lon, lat=lat, category="pothole")
+        sure = decision.state is DecisionState.CERTAIN
+        missed = decision.responsible is None or decision.responsible.code != right
+        certain += sure
+        wrong += missed
+        wrong_certain += sure and missed
+    return {
+        "points": len(points),
+        "certain_share": certain / len(points),
+        "error_all": wrong / len(points),
+        "error_certain": wrong_certain / certain,
+    }
 
 
 def _postcodes(data: Path, *, county: bool) -> Iterator[Point]:
