@@ -137,6 +137,7 @@ def serve() -> None:
     from api.app import create_app
 
     settings = _settings()
+    stderr.print(f"serving http://{settings.host}:{settings.port}, documented at /docs")
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, log_config=None, lifespan="on"
     )
