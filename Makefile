@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 SOURCES := georouter boundaries api scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test truth check format lock clean
+.PHONY: help setup demo test truth bench-route-file bench-index verify-index check format lock clean
 
 help: ## print this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: $(STAMP) ## make .venv with everything in it
 
@@ -28,6 +28,15 @@ test: $(STAMP) ## every test (those that need ../shared/data say so when it is a
 
 truth: $(STAMP) ## agreement of the real polygons with independent truth (needs ../shared/data)
 	@$(BIN)/python -m scripts.bench_truth
+
+bench-route-file: $(STAMP) ## speed and memory of routing a file, against pyarrow alone
+	@$(BIN)/python -m scripts.bench_route_file
+
+bench-index: $(STAMP) ## the index against shapely and others, in one run (ten minutes)
+	@$(BIN)/python -m scripts.bench_index
+
+verify-index: $(STAMP) ## twenty million points against GEOS (ten minutes)
+	@$(BIN)/python -m scripts.verify_index
 
 check: $(STAMP) ## format, lint, types, import contracts, unit tests, guarantees; no network
 	@$(BIN)/ruff format --check $(SOURCES)
