@@ -172,6 +172,7 @@ class _Job:
 
     table: Table
     place: _Place
+    index: Index
     added: tuple[_Added, ...]
     schema: Any
 
@@ -191,8 +192,10 @@ class _Job:
             if columns[name].type != self.schema.field(name).type:
                 columns[name] = pa.array(values)
         covered = np.zeros(len(lon), bool)
-        for one in self.added:
-            covers, codes_and_names = one.columns(lon, lat)
+        layers = [one.layer for one in self.added]
+        found = self.index.covering_layers(lon, lat, layers=layers)
+        for one, areas in zip(self.added, found, strict=True):
+            covers, codes_and_names = one.columns(areas)
             covered |= covers
             columns.update(zip(one.names, codes_and_names, strict=True))
         routed = pa.record_batch(list(columns.values()), schema=self.schema)
@@ -208,7 +211,8 @@ def _plan(
 ) -> _Job:
     place = _find_place(table, fields)
     added = tuple(_Added(dataset.index, name) for name in _layers(dataset, layers))
-    return _Job(table, place, added, _schema(table, place, out_format, added))
+    schema = _schema(table, place, out_format, added)
+    return _Job(table, place, dataset.index, added, schema)
 
 
 def _find_place(table: Table, fields: tuple[str, str] | None) -> _Place:
@@ -296,16 +300,14 @@ class _Added:
     def __init__(self, index: Index, layer: str) -> None:
         self.layer = layer
         self.names = (f"{layer}_code", f"{layer}_name")
-        self._index = index
         found = next(known for known in index.layers if known.name == layer)
         areas = index.areas[found.first : found.stop]
         self._first = found.first
         self._code = _dictionary([area.code for area in areas])
         self._name = _dictionary([area.name for area in areas])
 
-    def columns(self, lon: Floats, lat: Floats) -> tuple[npt.NDArray[np.bool_], list[Any]]:
-        """Which points an area covers, and the columns of its code and name."""
-        found = self._index.covering_many(lon, lat, layer=self.layer)
+    def columns(self, found: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.bool_], list[Any]]:
+        """Which points are covered, and the columns of code and name, from areas' positions."""
         nothing = found < 0
         at = np.where(nothing, 0, found - self._first)
         return ~nothing, [

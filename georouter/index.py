@@ -12,6 +12,7 @@ the edges near it are counted against a ray in integers. Where the point comes w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -26,11 +27,12 @@ from georouter.model import Area, InvalidCoordinate, Layer, NearBorder
 from georouter.nearest import Nearest
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 _TOLERANCE: Final = 2
 _MASK: Final = (1 << 24) - 1
 _CHILDREN: Final = SUB - 1
-_BLOCK: Final = 1 << 16  # points handled at a time: their working arrays stay in the cache
+_BLOCK: Final = 1 << 17  # points handled at a time: their working arrays stay near the cache
 
 
 class _Lookup(Protocol):
@@ -92,18 +94,30 @@ class Index:
         Raises `InvalidCoordinate` naming the first bad value, `KeyError` for an unknown layer and
         `ValueError` for shapes that do not match.
         """
-        lon = np.asarray(lons, dtype=np.float64, order="C")
-        lat = np.asarray(lats, dtype=np.float64, order="C")
-        if lon.ndim != 1 or lon.shape != lat.shape:
-            raise ValueError(f"lons and lats must both have shape (n,): {lon.shape}, {lat.shape}")
-        _check_many(lon, lat)
-        found = self._layer(layer)
-        if layer not in self._lowest:
-            self._lowest[layer] = _lowest_members(self._compiled, found)
-        answer = np.empty(len(lon), np.int32)
+        return self.covering_layers(lons, lats, layers=[layer])[0]  # type: ignore[no-any-return]
+
+    def covering_layers(
+        self, lons: npt.ArrayLike, lats: npt.ArrayLike, *, layers: Sequence[str]
+    ) -> npt.NDArray[np.int32]:
+        """`covering_many` for several layers in one walk: shape (layers, n)."""
+        lon, lat = _points(lons, lats)
+        return self._many(lon, lat, [self._layer(name) for name in layers])
+
+    def _many(self, lon: Floats, lat: Floats, layers: list[Layer]) -> npt.NDArray[np.int32]:
+        for layer in layers:
+            if layer.name not in self._lowest:
+                self._lowest[layer.name] = _lowest_members(self._compiled, layer)
+        answer = np.empty((len(layers), len(lon)), np.int32)
         for start in range(0, len(lon), _BLOCK):
             block = slice(start, start + _BLOCK)
-            answer[block] = self._block(lon[block], lat[block], found)
+            sets, doubt = self._sets(lon[block], lat[block])
+            for row, layer in enumerate(layers):
+                answer[row, block] = self._lowest[layer.name][sets]
+            for n in doubt.tolist():
+                hits = self.covering(lon=float(lon[start + n]), lat=float(lat[start + n]))
+                for row, layer in enumerate(layers):
+                    mine = (hit for hit in hits if layer.first <= hit < layer.stop)
+                    answer[row, start + n] = next(mine, -1)
         return answer
 
     def _layer(self, name: str) -> Layer:
@@ -113,45 +127,50 @@ class Index:
             raise KeyError(f"no layer {name!r} in this index; it has {names}")
         return found
 
-    def _block(
-        self, lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], layer: Layer
-    ) -> npt.NDArray[np.int32]:
+    def _sets(self, lon: Floats, lat: Floats) -> tuple[npt.NDArray[np.uint32], Ints]:
+        """The sets of some points, and which of them need the exact count."""
         arrays, grid = self._compiled.arrays, self._compiled.grid
         # the same expressions as in the single lookup, so that both see the same cell
         x = ((lon + 180.0) * SCALE).astype(np.int64) - (180 * SCALE + grid.x0)
         y = ((lat + 90.0) * SCALE).astype(np.int64) - (90 * SCALE + grid.y0)
         column, row = x >> grid.shifts[0], y >> grid.shifts[0]
+        cell = row * grid.columns + column
         within = (column >= 0) & (column < grid.columns) & (row >= 0) & (row < grid.rows)
-        word = np.where(within, arrays["top"][np.where(within, row * grid.columns + column, 0)], 0)
-        leaf = np.full(len(word), grid.shifts[0])
+        if within.all():
+            word = arrays["top"][cell]
+        else:
+            word = np.where(within, arrays["top"][np.where(within, cell, 0)], 0)
+        at = np.nonzero(word >= RECORD)[0]
+        records, sizes = [at], [np.full(len(at), 1 << grid.shifts[0])]
+        deeper = np.nonzero((word >> 30) == 1)[0]
         for above, shift in pairwise(grid.shifts):
-            deeper = np.nonzero((word >> 30) == 1)[0]
             if not len(deeper):
                 break
             bits = above - shift
             side = (1 << bits) - 1
             child = (((y[deeper] >> shift) & side) << bits) + ((x[deeper] >> shift) & side)
-            word[deeper] = arrays["sub"][(word[deeper] & _CHILDREN) + child]
-            leaf[deeper] = shift
-        at = np.nonzero(word >= RECORD)[0]
-        if not len(at):
-            return self._lowest[layer.name][word]
-        size = 1 << leaf[at]
+            below = arrays["sub"][(word[deeper] & _CHILDREN) + child]
+            word[deeper] = below
+            at = deeper[below >= RECORD]
+            records.append(at)
+            sizes.append(np.full(len(at), 1 << shift))
+            deeper = deeper[(below >> 30) == 1]
+        at, size = np.concatenate(records), np.concatenate(sizes)
         sets, doubt = _count_crossings(
             arrays,
             word[at].astype(np.int64) - RECORD,
-            (x[at] & (size - 1)) - size // 2,
-            (y[at] & (size - 1)) - size // 2,
+            (x[at] & (size - 1)) - (size >> 1),
+            (y[at] & (size - 1)) - (size >> 1),
         )
         word[at] = np.where(doubt, 0, sets)
-        answer = self._lowest[layer.name][word]
-        for n in at[doubt].tolist():
-            hits = self.covering(lon=float(lon[n]), lat=float(lat[n]))
-            answer[n] = next((hit for hit in hits if layer.first <= hit < layer.stop), -1)
-        return answer
+        return word, at[doubt]
 
 
-def _check_many(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> None:
+def _points(lons: npt.ArrayLike, lats: npt.ArrayLike) -> tuple[Floats, Floats]:
+    lon = np.asarray(lons, dtype=np.float64, order="C")
+    lat = np.asarray(lats, dtype=np.float64, order="C")
+    if lon.ndim != 1 or lon.shape != lat.shape:
+        raise ValueError(f"lons and lats must both have shape (n,): {lon.shape}, {lat.shape}")
     for name, values, limit in (("lons", lon, 180.0), ("lats", lat, 90.0)):
         bad = ~(np.abs(values) <= limit)  # catches NaN too
         if bad.any():
@@ -161,6 +180,7 @@ def _check_many(lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64]) -> N
                 f"{name}[{first}] is {values[first]!r}; it must be a finite number of degrees "
                 f"between {-limit:g} and {limit:g}",
             )
+    return lon, lat
 
 
 def _lowest_members(compiled: Compiled, layer: Layer) -> npt.NDArray[np.int32]:
@@ -193,27 +213,19 @@ def _count_crossings(
         vertices = (head >> 24) & 0x7F
         wide = head < 0
         for group, each in ((~wide, 1), (wide, 2)):
-            mine = active[group]
-            edges = vertices[group] - 1
-            which = np.repeat(np.arange(len(mine)), edges)
-            step = np.arange(len(which)) - np.repeat(np.cumsum(edges) - edges, edges)
-            word = at[mine][which] + 1 + each * step
-            if each == 1:
-                x1, y1 = _unpack(records[word])
-                x2, y2 = _unpack(records[word + 1])
+            mine, count = active[group], vertices[group]
+            ends = np.cumsum(count)
+            which = np.repeat(np.arange(len(mine)), count)
+            word = np.arange(len(which)) - np.repeat(ends - count, count)
+            word = each * word + (at[mine] + 1)[which]
+            if each == 1:  # 16 bits each: differences fit 32
+                pair = records[word]
+                dx = ((pair << 16) >> 16) - x.astype(np.int32)[mine][which]
+                dy = (pair >> 16) - y.astype(np.int32)[mine][which]
             else:
-                x1, y1, x2, y2 = (records[word + k].astype(np.int64) for k in range(4))
-            of = mine[which]
-            px, py = x[of], y[of]
-            run, rise = x2 - x1, y2 - y1
-            cross = run * (py - y1) - rise * (px - x1)
-            near = np.abs(cross) <= (np.abs(run) + np.abs(rise)) * _TOLERANCE
-            near &= np.minimum(x1, x2) - _TOLERANCE <= px
-            near &= px <= np.maximum(x1, x2) + _TOLERANCE
-            near &= np.minimum(y1, y2) - _TOLERANCE <= py
-            near &= py <= np.maximum(y1, y2) + _TOLERANCE
-            doubt[of[near]] = True
-            crossed = ((y1 <= py) != (y2 <= py)) & ((cross > 0) == (rise > 0))
+                dx, dy = records[word] - x[mine][which], records[word + 1] - y[mine][which]
+            crossed, near = _meet_rays(dx, dy, ends)
+            doubt[mine[which[near]]] = True
             odd = np.bincount(which[crossed], minlength=len(mine)) & 1
             parity[mine] ^= np.where(odd == 1, head[group] & _MASK, 0)
         at[active] += 1 + vertices * (1 + wide)
@@ -226,10 +238,25 @@ def _count_crossings(
     return sets, doubt | (sets == UNLISTED)
 
 
-def _unpack(words: npt.NDArray[np.int32]) -> tuple[Ints, Ints]:
-    """The x and y of narrow vertices."""
-    pairs = words.astype(np.int64)
-    return ((pairs & 0xFFFF) ^ 0x8000) - 0x8000, pairs >> 16
+def _meet_rays(dx: npt.NDArray[Any], dy: npt.NDArray[Any], ends: Ints) -> tuple[Ints, Ints]:
+    """The edges that the ray of their point crosses, and those too near to it to tell.
+
+    Vertices of chains in a row, seen from the point; `ends` is one past the last of each chain. An
+    edge is named by its first vertex.
+    """
+    left, low, high = dx < -_TOLERANCE, dy < -_TOLERANCE, dy > _TOLERANCE
+    away = (left[1:] & left[:-1]) | (low[1:] & low[:-1]) | (high[1:] & high[:-1])
+    away[ends[:-1] - 1] = True  # no edge leads from one chain to the next
+    edge = np.nonzero(~away)[0]
+    x1, y1 = dx[edge].astype(np.int64), dy[edge].astype(np.int64)
+    x2, y2 = dx[edge + 1].astype(np.int64), dy[edge + 1].astype(np.int64)
+    run, rise = x2 - x1, y2 - y1
+    cross = rise * x1 - run * y1
+    near = np.abs(cross) <= (np.abs(run) + np.abs(rise)) * _TOLERANCE
+    near &= (np.minimum(x1, x2) <= _TOLERANCE) & (np.maximum(x1, x2) >= -_TOLERANCE)
+    near &= (np.minimum(y1, y2) <= _TOLERANCE) & (np.maximum(y1, y2) >= -_TOLERANCE)
+    crossed = ((y1 <= 0) != (y2 <= 0)) & ((cross > 0) == (rise > 0))
+    return edge[crossed], edge[near]
 
 
 def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one closure is the speed
