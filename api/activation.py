@@ -42,7 +42,9 @@ async def activate(
     `DatabaseUnavailable`.
     """
     dataset = open_dataset(folder)
-    Router(dataset.index, categories=categories, dataset=dataset.version)  # or it says why not
+    Router(  # or it says why not
+        dataset.index, categories=categories, dataset=dataset.version, roads=dataset.roads
+    )
     home = data_dir / "datasets" / dataset.version
     conn = await db.connect(dsn)
     try:
@@ -67,7 +69,7 @@ async def _activate(
             version=dataset.version,
             location=str(home),
             manifest=dataset.manifest,
-            areas=dataset.index.areas,
+            areas=dataset.authorities,
         )
     except BaseException:
         await transaction.rollback()

@@ -19,6 +19,7 @@ REPORT_IN: dict[str, Any] = {
     "category": "pothole",
     "description": "Deep hole in the left lane, about 40 cm wide.",
     "accuracy_m": 8,
+    "road_ref": None,
     "chosen": None,
     "observed_at": "2026-11-02T08:15:00Z",
 }
@@ -42,6 +43,7 @@ DECISION: dict[str, Any] = {
             "layer": "highway",
             "reason": "inside its boundary",
             "distance_m": 0.0,
+            "road": None,
         }
     ],
     "question": None,

@@ -8,8 +8,10 @@ place of one that works. It does not activate datasets; operators do.
 from __future__ import annotations
 
 import asyncio
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from api.schemas import AuthorityRef, CandidateOut, DecisionOut, Place, ReportIn
 from api.store import authorities
 from boundaries.dataset import Dataset, DatasetError, open_dataset
 from georouter.codec import IndexFormatError
-from georouter.model import Category, DecisionState, MissingLayer, Tier
-from georouter.router import Covering, Router
+from georouter.model import Category, DecisionState, MissingLayer, RoadRule, Tier
+from georouter.router import Router
 
 SHIPPED_CATEGORIES = Path(__file__).with_name("categories.toml")
 MAX_CODE = 64
@@ -61,14 +63,35 @@ def load_categories(path: Path | None) -> dict[str, Category]:
 
 
 def _tier(path: Path, name: str, entry: object) -> Tier:
-    table = _check_keys(path, f"tier {name!r}", entry, {"layers"})
+    table = _check_keys(path, f"tier {name!r}", entry, {"layers"}, optional={"roads"})
     layers = table["layers"]
     if not isinstance(layers, list) or not layers or not all(_is_text(item) for item in layers):
         raise CategoriesError(
             f"{path}: tier {name!r}: layers must list layer names, the right one first, such as "
             '["highway", "district"]'
         )
-    return Tier(name=name, layers=tuple(layers))
+    roads = table.get("roads", [])
+    if not isinstance(roads, list):
+        raise CategoriesError(
+            f"{path}: tier {name!r}: roads must list tables, the first in rank first, such as "
+            '[{layer = "trunk"}]'
+        )
+    rules = tuple(_road_rule(path, f"tier {name!r}, roads", item) for item in roads)
+    return Tier(name=name, layers=tuple(layers), roads=rules)
+
+
+def _road_rule(path: Path, where: str, entry: object) -> RoadRule:
+    table = _check_keys(path, where, entry, {"layer"}, optional={"number"})
+    number = table.get("number", "")
+    if not _is_text(table["layer"]) or not isinstance(number, str):
+        raise CategoriesError(f"{path}: {where}: layer and number must be texts")
+    try:
+        re.compile(number)
+    except re.error as error:
+        raise CategoriesError(
+            f"{path}: {where}: number {number!r} is no regular expression: {error}; correct it"
+        ) from None
+    return RoadRule(layer=table["layer"], number=number)
 
 
 def _category(path: Path, code: str, entry: object, tiers: Mapping[str, Tier]) -> Category:
@@ -92,13 +115,20 @@ def _category(path: Path, code: str, entry: object, tiers: Mapping[str, Tier]) -
     )
 
 
-def _check_keys(path: Path, where: str, entry: object, wanted: set[str]) -> dict[str, Any]:
-    """The entry as a table that has exactly the wanted keys."""
+def _check_keys(
+    path: Path,
+    where: str,
+    entry: object,
+    wanted: set[str],
+    *,
+    optional: AbstractSet[str] = frozenset(),
+) -> dict[str, Any]:
+    """The entry as a table that has the wanted keys, and beyond them optional ones only."""
     if not isinstance(entry, dict):
         raise CategoriesError(f"{path}: {where} must be a table with {', '.join(sorted(wanted))}")
     for key in sorted(wanted - entry.keys()):
         raise CategoriesError(f"{path}: {where} has no {key}; add it")
-    for key in sorted(entry.keys() - wanted):
+    for key in sorted(entry.keys() - wanted - optional):
         raise CategoriesError(f"{path}: {where}: {key!r} means nothing here; remove or correct it")
     return entry
 
@@ -115,22 +145,23 @@ class RoutingTable:
 
     def __init__(
         self,
-        index: Covering,
+        dataset: Dataset,
         *,
         categories: Mapping[str, Category],
         dataset_id: int,
-        version: str,
         refs: Iterable[AuthorityRef],
     ) -> None:
-        """Raise `DatasetError` if an area's code stands for no authority."""
+        """Raise `DatasetError` if a code stands for no authority, and `MissingLayer`."""
         self.dataset_id = dataset_id
-        self.version = version
-        self._router = Router(index, categories=categories, dataset=version)
+        self.version = dataset.version
+        self._router = Router(
+            dataset.index, categories=categories, dataset=dataset.version, roads=dataset.roads
+        )
         self._refs = {ref.code: ref for ref in refs}
-        missing = sorted({area.code for area in index.areas} - self._refs.keys())
+        missing = sorted({area.code for area in dataset.authorities} - self._refs.keys())
         if missing:
             raise DatasetError(
-                f"no authority has the codes {', '.join(missing[:5])} of dataset {version}; "
+                f"no authority has the codes {', '.join(missing[:5])} of dataset {self.version}; "
                 "activate the dataset again"
             )
 
@@ -144,6 +175,7 @@ class RoutingTable:
             lat=asked.lat,
             category=asked.category,
             accuracy_m=asked.accuracy_m,
+            road_ref=asked.road_ref,
             chosen=asked.chosen,
         )
         responsible = decision.responsible
@@ -162,6 +194,7 @@ class RoutingTable:
                     layer=candidate.layer,
                     reason=candidate.reason,
                     distance_m=candidate.distance_m,
+                    road=candidate.road or None,
                 )
                 for candidate in decision.candidates
             ],
@@ -246,13 +279,7 @@ class LiveRouting:
         opened = self._open(Path(active["location"]))
         if opened.version != active["version"]:
             raise DatasetError(f"{active['location']} holds {opened.version} instead")
-        return RoutingTable(
-            opened.index,
-            categories=self._categories,
-            dataset_id=active["id"],
-            version=opened.version,
-            refs=refs,
-        )
+        return RoutingTable(opened, categories=self._categories, dataset_id=active["id"], refs=refs)
 
     async def poll(self, pool: asyncpg.Pool, *, every_s: float) -> None:
         """Refresh for ever."""

@@ -103,6 +103,14 @@ Accuracy = Annotated[
         "is assumed.",
     ),
 ]
+RoadRef = Annotated[
+    str | None,
+    Field(
+        max_length=32,
+        pattern="^[!-~ ]+$",
+        description='Number of the road that it is on, such as "A12", if the citizen says so.',
+    ),
+]
 Chosen = Annotated[
     str | None,
     Field(
@@ -127,6 +135,7 @@ class ReportIn(Asked):
         BeforeValidator(_plain_text),
     ]
     accuracy_m: Annotated[Accuracy, Field(strict=True)] = None
+    road_ref: RoadRef = None
     chosen: Chosen = None
     observed_at: Annotated[
         datetime | None,
@@ -151,6 +160,7 @@ class Place(Asked):
     lat: Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, examples=[54.71])]
     category: CategoryCode
     accuracy_m: Accuracy = None
+    road_ref: RoadRef = None
     chosen: Chosen = None
 
 
@@ -223,6 +233,9 @@ class CandidateOut(Wire):
     layer: str
     reason: str
     distance_m: float = 0.0
+    road: Annotated[
+        str | None, Field(description="The special road that it would be responsible for.")
+    ] = None
 
 
 class DecisionOut(Wire):

@@ -7,6 +7,7 @@ depends on the input alone, so the same files give the same bytes.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ import shapely
 from boundaries.dataset import INDEX, MANIFEST
 from boundaries.prove import Proof, prove
 from boundaries.readers import Features, Geometries, SourceError, read_features
+from boundaries.roads import DEFAULT_BUFFER_M, read_roads
 from georouter import codec
 from georouter.compiler import CompileError, LayerRings, compile_index
 from georouter.geometry import SCALE
@@ -31,6 +33,15 @@ from georouter.index import Index
 Progress = Callable[[str, float], None]
 
 _MOST_REPAIRS = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RoadsSource:
+    """A file of special roads, the body (code, name) that mends them, and their half width."""
+
+    path: Path
+    body: tuple[str, str] | None = None
+    buffer_m: float = DEFAULT_BUFFER_M
 
 
 class BuildConflictError(Exception):
@@ -42,13 +53,14 @@ def build_dataset(
     out: Path,
     *,
     built_at: datetime,
+    roads: Mapping[str, RoadsSource] | None = None,
     code_field: str | None = None,
     name_field: str | None = None,
     proof_points: int = 105_000,
     seed: int = 1,
     progress: Progress = lambda _stage, _share: None,
 ) -> dict[str, Any]:
-    """Build the dataset folder `out` from one file per layer, in the order of rank.
+    """Build the dataset folder `out` from one file per layer, `roads` being those of roads.
 
     Returns its manifest. Raises `SourceError` for a file, `CompileError` for polygons, `ProofError`
     when the index is wrong, `BuildConflictError` when `out` exists; nothing is left behind then.
@@ -66,6 +78,14 @@ def build_dataset(
         polygons.append(prepared[1])
         described.append(prepared[2])
         del features, prepared  # as read they are as large as all the rest
+    for name, source in (roads or {}).items():
+        progress(f"reading {name}", 1.0)
+        read = read_roads(source.path, body=source.body, buffer_m=source.buffer_m)
+        road_rings, ground, description = _prepare(name, source.path, read.features)
+        rings.append(road_rings)
+        polygons.append(ground)
+        stretches = {code: dataclasses.asdict(road) for code, road in read.roads.items()}
+        described.append({**description, "roads": stretches})
     compiled = compile_index(rings, progress=progress)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:

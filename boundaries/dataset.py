@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from georouter.index import Index
+from georouter.model import Area, Road
 
 MANIFEST = "manifest.json"
 INDEX = "index.grx"
@@ -32,6 +33,25 @@ class Dataset:
     version: str
     manifest: dict[str, Any]
     index: Index
+
+    @property
+    def roads(self) -> dict[str, dict[str, Road]]:
+        """What the areas of roads layers stand for, by layer and code."""
+        return {
+            layer["name"]: {code: Road(**road) for code, road in layer["roads"].items()}
+            for layer in self.manifest.get("layers", [])
+            if "roads" in layer
+        }
+
+    @property
+    def authorities(self) -> list[Area]:
+        """Who can be responsible: an area for each code, bodies that mend roads included."""
+        roads = self.roads
+        found = [area for area in self.index.areas if area.layer not in roads]
+        for layer, stretches in roads.items():
+            bodies = {road.body: road.body_name for road in stretches.values()}
+            found += [Area(layer, body, name) for body, name in bodies.items()]
+        return found
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -24,6 +24,9 @@ _CODE_FIELD: Final = (r"code", r"gss_?(code)?", r"[a-z]+\d\dcd")
 _NAME_FIELD: Final = (r"name", r"[a-z]+\d\dnm")
 _DENSIFY_M: Final = 500.0
 
+POLYGONS: Final = frozenset({"Polygon", "MultiPolygon"})
+LINES_AND_POLYGONS: Final = POLYGONS | {"LineString", "MultiLineString"}
+
 
 class SourceError(Exception):
     """A boundary file that cannot be used as it is; the message says what to do."""
@@ -47,6 +50,17 @@ class Features:
     origin: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A file as read, row by row, in WGS 84 degrees; `also` has further fields asked for."""
+
+    codes: list[str]
+    names: list[str]
+    geometries: Geometries
+    also: dict[str, list[str]]
+    origin: dict[str, Any]
+
+
 def read_features(
     path: Path, *, code_field: str | None = None, name_field: str | None = None
 ) -> Features:
@@ -54,21 +68,38 @@ def read_features(
 
     Rows of one code are put together. Raises `SourceError`.
     """
+    rows = read_rows(path, kinds=POLYGONS, code_field=code_field, name_field=name_field)
+    codes, names, geometries = _one_row_per_code(rows.codes, rows.names, rows.geometries)
+    return Features(tuple(codes), tuple(names), geometries, rows.origin)
+
+
+def read_rows(
+    path: Path,
+    *,
+    kinds: frozenset[str],
+    code_field: str | None = None,
+    name_field: str | None = None,
+    also: Sequence[str] = (),
+) -> Rows:
+    """Read the rows of a file, whose geometries must be of these kinds. Raises `SourceError`."""
     if not path.is_file():
         raise SourceNotFoundError(f"{path} does not exist or is no file")
     frame = _read_frame(path)
     code = _field(path, frame, code_field, _CODE_FIELD, "code")
     name = _field(path, frame, name_field, _NAME_FIELD, "name")
     codes = [_text(value) for value in frame[code].tolist()]
-    names = [_text(value) for value in frame[name].tolist()]
     geometries = np.asarray(frame.geometry.values, dtype=object)
-    _check_rows(path, code, codes, geometries)
+    _check_rows(path, code, codes, geometries, kinds)
     geometries, operation, accuracy_m = _to_wgs84(path, frame.crs, geometries)
-    codes, names, geometries = _one_row_per_code(codes, names, geometries)
-    return Features(
-        codes=tuple(codes),
-        names=tuple(names),
+    return Rows(
+        codes=codes,
+        names=[_text(value) for value in frame[name].tolist()],
         geometries=geometries,
+        also={
+            field: [_text(value) for value in frame[field].tolist()]
+            for field in also
+            if field in frame.columns
+        },
         origin={
             "file": path.name,
             "sha256": _sha256(path),
@@ -119,7 +150,9 @@ def _field(path: Path, frame: Any, wanted: str | None, patterns: Sequence[str], 
     )
 
 
-def _check_rows(path: Path, field: str, codes: Sequence[str], geometries: Geometries) -> None:
+def _check_rows(
+    path: Path, field: str, codes: Sequence[str], geometries: Geometries, kinds: frozenset[str]
+) -> None:
     import shapely
 
     for row, (code, geometry) in enumerate(zip(codes, geometries, strict=True)):
@@ -127,10 +160,11 @@ def _check_rows(path: Path, field: str, codes: Sequence[str], geometries: Geomet
             raise SourceError(f"{path}: row {row + 1} has no value in {field!r}; give it a code")
         if geometry is None or geometry.is_empty:
             raise SourceError(f"{path}: area {code!r} has no geometry; remove it or complete it")
-        if geometry.geom_type not in {"Polygon", "MultiPolygon"}:
-            raise SourceError(
-                f"{path}: area {code!r} is a {geometry.geom_type}; boundaries must be polygons"
-            )
+        if geometry.geom_type not in kinds:
+            wanted = "boundaries must be polygons"
+            if kinds != POLYGONS:
+                wanted = "roads must be lines or polygons"
+            raise SourceError(f"{path}: area {code!r} is a {geometry.geom_type}; {wanted}")
     if not np.isfinite(shapely.bounds(geometries)).all():
         raise SourceError(f"{path} has coordinates that are not finite numbers")
 

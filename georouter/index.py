@@ -85,6 +85,15 @@ class Index:
             covering=self.covering(lon=lon, lat=lat),
         )
 
+    def border_distances(
+        self, *, lon: float, lat: float, layer: str, within_m: float
+    ) -> tuple[NearBorder, ...]:
+        """As `nearest_border`, but of all areas: for one that covers the point, how deep it is."""
+        self.covering(lon=lon, lat=lat)  # the coordinate check
+        return self._nearest.borders(
+            lon=lon, lat=lat, layer=self._layer(layer), within_m=within_m, covering=()
+        )
+
     def covering_many(
         self, lons: npt.ArrayLike, lats: npt.ArrayLike, *, layer: str
     ) -> npt.NDArray[np.int32]:

@@ -6,6 +6,7 @@ compare by value, so that a decision can be stored, replayed and compared with a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -71,8 +72,31 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Road:
+    """What an area of a roads layer stands for: a stretch of a road, and the body that mends it."""
+
+    number: str
+    body: str
+    body_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoadRule:
+    """A roads layer that outranks the areas of a tier, all of it or some road numbers only."""
+
+    layer: str
+    number: str = ""
+
+    def applies_to(self, road: Road) -> bool:
+        """Whether the rule's pattern, where it has one, matches the whole road number."""
+        return not self.number or re.fullmatch(self.number, road.number) is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
-    """Who answers for a group of categories, as the layers to ask, the right one first.
+    """Who answers for a group of categories: special roads by rank, then layers of areas.
+
+    The first of `layers` is the right one.
 
     Where the first layer gives no answer, above all because a dataset lacks it, the next is asked
     and the decision is marked `degraded`: it never passes silently for the real answer.
@@ -80,6 +104,7 @@ class Tier:
 
     name: str
     layers: tuple[str, ...]
+    roads: tuple[RoadRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +128,17 @@ class DecisionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An authority that may be responsible, why it is considered, and how far off its ground is."""
+    """An authority that may be responsible, why it is considered, and how far off its ground is.
+
+    `road` is the number of the special road it would be responsible for, else empty.
+    """
 
     code: str
     name: str
     layer: str
     reason: str
     distance_m: float = 0.0
+    road: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Answers "who is responsible here, for this?" from an index and a catalogue of categories.
 
-The rules are data: a category names its tier, a tier names the layers to ask. The router promises
+The rules are data: a category names its tier, a tier names the special roads that outrank councils
+and the layers of areas to ask. The router promises
 the same decision for the same input and dataset, names the rule that fired, and never guesses in
 silence: within the position's accuracy of a border both sides are candidates and the citizen is
 asked. It does not know authorities by name, endpoints, or the clock.
@@ -22,6 +23,7 @@ from georouter.model import (
     MissingLayer,
     NearBorder,
     NotACandidate,
+    Road,
     UnknownCategory,
 )
 
@@ -57,6 +59,11 @@ class Covering(Protocol):
     ) -> tuple[NearBorder, ...]:
         """Other areas of the layer with a border so near, nearest first."""
 
+    def border_distances(
+        self, *, lon: float, lat: float, layer: str, within_m: float
+    ) -> tuple[NearBorder, ...]:
+        """All areas of the layer with a border so near, those that cover the point included."""
+
 
 class Router:
     """Routes points by one dataset version and one catalogue. Immutable; share it freely.
@@ -65,8 +72,15 @@ class Router:
     """
 
     def __init__(
-        self, index: Covering, *, categories: Mapping[str, Category], dataset: str
+        self,
+        index: Covering,
+        *,
+        categories: Mapping[str, Category],
+        dataset: str,
+        roads: Mapping[str, Mapping[str, Road]] | None = None,
     ) -> None:
+        """`roads` says of each roads layer what its areas stand for, by their codes."""
+        self._roads = roads or {}
         self._index = index
         self._layers = {layer.name: layer for layer in index.layers}
         self._categories = categories
@@ -91,12 +105,14 @@ class Router:
         lat: float,
         category: str,
         accuracy_m: float | None = None,
+        road_ref: str | None = None,
         chosen: str | None = None,
     ) -> Decision:
         """Decide who is responsible for `category` at a WGS 84 point in degrees.
 
-        `accuracy_m` is the radius of the position's uncertainty; `chosen` is the code of the
-        candidate that the citizen named. Raises `InvalidCoordinate` for a coordinate
+        `accuracy_m` is the radius of the position's uncertainty; `road_ref` is the number of the
+        road that it is on, such as "A12"; `chosen` is the code of the candidate that the citizen
+        named. Raises `InvalidCoordinate` for a coordinate
         that is none, `UnknownCategory` for a category that the catalogue does not have, and
         `NotACandidate` for a choice that was not offered.
         """
@@ -106,7 +122,43 @@ class Router:
         doubt_m = DEFAULT_ACCURACY_M if accuracy_m is None else accuracy_m
         reach_m = min(max(LEAST_DOUBT_M, doubt_m), FARTHEST_DOUBT_M)
         decision = self._decide(lon, lat, kind, reach_m)
+        roads = self._special_roads(lon, lat, kind, reach_m)
+        if roads:
+            decision = _weigh(decision, roads, reach_m, road_ref)
         return decision if chosen is None else _choose(decision, chosen)
+
+    def _special_roads(
+        self, lon: float, lat: float, kind: Category, reach_m: float
+    ) -> list[tuple[Candidate, float]]:
+        """The special roads it may be on, by rank and distance, and how deep inside it is."""
+        found: list[tuple[Candidate, float]] = []
+        for rule in kind.tier.roads:
+            layer = self._layers.get(rule.layer)
+            if layer is None:
+                continue
+            borders = self._index.border_distances(
+                lon=lon, lat=lat, layer=rule.layer, within_m=reach_m
+            )
+            to_border = {near.area: near.distance_m for near in borders}
+            hits = self._index.covering(lon=lon, lat=lat)
+            inside = [hit for hit in hits if layer.first <= hit < layer.stop]
+            for area in [*inside, *(one for one in to_border if one not in inside)]:
+                road = self._roads[rule.layer][self._index.areas[area].code]
+                if not rule.applies_to(road):
+                    continue
+                distance_m = 0.0 if area in inside else to_border[area]
+                where = f"{distance_m:.0f} m from" if distance_m else "on"
+                candidate = Candidate(
+                    road.body,
+                    road.body_name,
+                    rule.layer,
+                    f"{where} the {road.number}",
+                    round(distance_m, 1),
+                    road.number,
+                )
+                depth_m = to_border.get(area, reach_m) if area in inside else 0.0
+                found.append((candidate, depth_m))
+        return sorted(found, key=lambda one: one[0].distance_m > 0)
 
     def _decide(self, lon: float, lat: float, kind: Category, reach_m: float) -> Decision:
         hits = self._index.covering(lon=lon, lat=lat)
@@ -192,6 +244,65 @@ class Router:
         )
 
 
+def _weigh(
+    decision: Decision, roads: list[tuple[Candidate, float]], reach_m: float, road_ref: str | None
+) -> Decision:
+    """The areas' decision, with the special roads that may be meant instead.
+
+    For certain on such a road is only who is further inside it than the position may be off, or
+    says so; otherwise the road and the areas are candidates, and the citizen is asked. A bridge
+    over or under it is within reach of both.
+    """
+    numbers = " or the ".join(dict.fromkeys(candidate.road for candidate, _ in roads))
+    bodies = {candidate.code: candidate for candidate, _ in reversed(roads)}
+    special = tuple(candidate for candidate, _ in roads if bodies[candidate.code] is candidate)
+    areas = tuple(one for one in decision.candidates if one.code not in bodies)
+    if road_ref is not None:
+        named = next((one for one, _ in roads if _same_road(one.road, road_ref)), None)
+        if named is None:
+            return replace(
+                decision,
+                reason=f"{decision.reason}; near the {numbers}, but the reporter says it is on "
+                f"{road_ref}",
+            )
+        others = tuple(one for one in (*special, *areas) if one.code != named.code)
+        return replace(
+            decision,
+            state=DecisionState.CERTAIN,
+            rule="road-ref",
+            reason=f"the reporter says it is on the {named.road}, which {named.name} looks after",
+            candidates=(named, *others),
+            question="",
+        )
+    (first, depth_m), covering = roads[0], roads[0][0].distance_m == 0
+    if covering and (depth_m >= reach_m or not areas):
+        return replace(
+            decision,
+            state=DecisionState.CERTAIN,
+            rule="special-road",
+            reason=f"the point lies on the {first.road}, which {first.name} looks after",
+            candidates=(*special, *areas),
+            question="",
+        )
+    candidates = (*special, *areas) if covering else (*areas, *special)
+    return replace(
+        decision,
+        state=DecisionState.DEGRADED
+        if decision.state is DecisionState.DEGRADED
+        else DecisionState.AMBIGUOUS,
+        rule="near-special-road",
+        reason=f"{decision.reason}; it may be on the {numbers}, or on a road beside or across it",
+        candidates=candidates,
+        question=f"Is it on the {numbers}, or on a road beside it?" if candidates[1:] else "",
+    )
+
+
+def _same_road(one: str, other: str) -> bool:
+    """Whether two ways of writing a road number mean the same: "A1(M)", "a1 m"."""
+    plain = str.maketrans("", "", " ()-")
+    return one.translate(plain).upper() == other.translate(plain).upper()
+
+
 def _choose(decision: Decision, chosen: str) -> Decision:
     """The decision once the citizen has said which candidate is meant."""
     codes = tuple(candidate.code for candidate in decision.candidates)
@@ -208,7 +319,7 @@ def _choose(decision: Decision, chosen: str) -> Decision:
         if decision.state is DecisionState.DEGRADED
         else DecisionState.CERTAIN,
         rule="chosen",
-        reason=f"{decision.reason}; the reporter says it is in {first.name}",
+        reason=f"{decision.reason}; the reporter says {first.name}",
         candidates=(first, *others),
         question="",
     )

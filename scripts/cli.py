@@ -301,6 +301,17 @@ def boundaries_build(
         typer.Option(help="NAME=FILE; repeat it, the layer that ranks first comes first."),
     ],
     out: Annotated[Path, typer.Option(help="Folder to make; it must not exist.")],
+    roads: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE of special roads: trunk=..., red_route=...; repeatable."),
+    ] = None,
+    operator: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=CODE:BODY: the body that mends all roads of a roads layer."),
+    ] = None,
+    buffer_m: Annotated[
+        float, typer.Option(min=0.1, max=200, help="Ground each side of a road's centre line.")
+    ] = 15.0,
     code_field: Annotated[str | None, typer.Option(help="Field with the areas' codes.")] = None,
     name_field: Annotated[str | None, typer.Option(help="Field with the areas' names.")] = None,
     proof_points: Annotated[
@@ -308,22 +319,29 @@ def boundaries_build(
     ] = 105_000,
 ) -> None:
     """Build a dataset: read, make canonical, compile, prove. Prints the manifest."""
-    layers: dict[str, Path] = {}
-    for pair in layer:
-        name, equals, path = pair.partition("=")
-        if not (name and equals and path):
-            raise UsageError(
-                f"--layer takes NAME=FILE, such as highway=ctyua.parquet, not {pair!r}"
-            )
-        if name in layers:
-            raise UsageError(f"--layer {name} is given twice")
-        layers[name] = Path(path)
+    from boundaries.build import RoadsSource
+
+    layers = {name: Path(path) for name, path in _pairs("--layer", layer).items()}
+    operators: dict[str, tuple[str, str]] = {}
+    for name, body in _pairs("--operator", operator or []).items():
+        code, colon, title = body.partition(":")
+        if not (code and colon and title):
+            raise UsageError(f"--operator takes NAME=CODE:BODY, not {name}={body}")
+        operators[name] = (code, title)
+    sources = {
+        name: RoadsSource(Path(path), operators.pop(name, None), buffer_m)
+        for name, path in _pairs("--roads", roads or []).items()
+    }
+    if operators or layers.keys() & sources.keys():
+        odd = ", ".join([*operators, *(layers.keys() & sources.keys())])
+        raise UsageError(f"each name stands for one --layer or one --roads; see to {odd}")
     from boundaries.build import build_dataset
 
     with _progress() as progress:
         manifest = build_dataset(
             layers,
             out,
+            roads=sources,
             built_at=datetime.now(UTC),  # noqa: TID251 - the edge
             code_field=code_field,
             name_field=name_field,
@@ -338,6 +356,19 @@ def boundaries_build(
         markup=False,
     )
     typer.echo(json.dumps(manifest, indent=2))
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, str]:
+    """NAME=VALUE options as a table."""
+    found: dict[str, str] = {}
+    for pair in given:
+        name, equals, value = pair.partition("=")
+        if not (name and equals and value):
+            raise UsageError(f"{option} takes NAME=..., not {pair!r}")
+        if name in found:
+            raise UsageError(f"{option} {name} is given twice")
+        found[name] = value
+    return found
 
 
 @boundaries_app.command("activate")
@@ -385,6 +416,9 @@ def locate(
     accuracy_m: Annotated[
         float | None, typer.Option(min=0, help="Radius of the position's uncertainty in metres.")
     ] = None,
+    road_ref: Annotated[
+        str | None, typer.Option(help="Number of the road that it is on, such as A12.")
+    ] = None,
     chosen: Annotated[str | None, typer.Option(help="Code of the candidate that is meant.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -395,9 +429,14 @@ def locate(
 
     opened = open_dataset(dataset)
     categories = load_categories(_settings().categories)
-    router = Router(opened.index, categories=categories, dataset=opened.version)
+    router = Router(opened.index, categories=categories, dataset=opened.version, roads=opened.roads)
     decision = router.route(
-        lon=lon, lat=lat, category=category, accuracy_m=accuracy_m, chosen=chosen
+        lon=lon,
+        lat=lat,
+        category=category,
+        accuracy_m=accuracy_m,
+        road_ref=road_ref,
+        chosen=chosen,
     )
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(decision)))

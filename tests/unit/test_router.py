@@ -258,7 +258,7 @@ def test_the_citizen_s_choice_settles_it() -> None:
 
     assert (decision.state, decision.rule) == (DecisionState.CERTAIN, "chosen")
     assert [one.code for one in decision.candidates] == ["C", "A"]
-    assert decision.reason.endswith("the reporter says it is in Area C")
+    assert decision.reason.endswith("the reporter says Area C")
     assert decision.question == ""
 
 
