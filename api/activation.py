@@ -16,6 +16,7 @@ from pathlib import Path
 import asyncpg
 
 from api import db
+from api.routing import authorities_of
 from api.store.authorities import activate_dataset, active_dataset
 from boundaries.dataset import Dataset, DatasetError, open_dataset
 from georouter.model import Category
@@ -52,13 +53,18 @@ async def activate(
             await db.check_schema(conn)
             if commit:
                 _keep(folder, home, dataset)
-            return await _activate(conn, dataset, home, commit=commit)
+            return await _activate(conn, dataset, home, categories, commit=commit)
     finally:
         await conn.close(timeout=5.0)
 
 
 async def _activate(
-    conn: asyncpg.Connection, dataset: Dataset, home: Path, *, commit: bool
+    conn: asyncpg.Connection,
+    dataset: Dataset,
+    home: Path,
+    categories: Mapping[str, Category],
+    *,
+    commit: bool,
 ) -> Activated:
     transaction = conn.transaction()
     await transaction.start()
@@ -69,7 +75,7 @@ async def _activate(
             version=dataset.version,
             location=str(home),
             manifest=dataset.manifest,
-            areas=dataset.authorities,
+            areas=authorities_of(dataset, categories),
         )
     except BaseException:
         await transaction.rollback()

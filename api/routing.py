@@ -24,7 +24,7 @@ from api.schemas import AuthorityRef, CandidateOut, DecisionOut, Place, ReportIn
 from api.store import authorities
 from boundaries.dataset import Dataset, DatasetError, open_dataset
 from georouter.codec import IndexFormatError
-from georouter.model import Category, DecisionState, MissingLayer, RoadRule, Tier
+from georouter.model import Area, Category, DecisionState, Delegation, MissingLayer, RoadRule, Tier
 from georouter.router import Router
 
 SHIPPED_CATEGORIES = Path(__file__).with_name("categories.toml")
@@ -63,7 +63,9 @@ def load_categories(path: Path | None) -> dict[str, Category]:
 
 
 def _tier(path: Path, name: str, entry: object) -> Tier:
-    table = _check_keys(path, f"tier {name!r}", entry, {"layers"}, optional={"roads"})
+    table = _check_keys(
+        path, f"tier {name!r}", entry, {"layers"}, optional={"roads", "delegations"}
+    )
     layers = table["layers"]
     if not isinstance(layers, list) or not layers or not all(_is_text(item) for item in layers):
         raise CategoriesError(
@@ -77,7 +79,18 @@ def _tier(path: Path, name: str, entry: object) -> Tier:
             '[{layer = "trunk"}]'
         )
     rules = tuple(_road_rule(path, f"tier {name!r}, roads", item) for item in roads)
-    return Tier(name=name, layers=tuple(layers), roads=rules)
+    handed = table.get("delegations", [])
+    if not isinstance(handed, list):
+        raise CategoriesError(f"{path}: tier {name!r}: delegations must list tables")
+    delegations = tuple(_delegation(path, f"tier {name!r}, delegations", item) for item in handed)
+    return Tier(name=name, layers=tuple(layers), roads=rules, delegations=delegations)
+
+
+def _delegation(path: Path, where: str, entry: object) -> Delegation:
+    table = _check_keys(path, where, entry, {"codes", "body", "name", "reason"})
+    if not all(_is_text(value) for value in table.values()):
+        raise CategoriesError(f"{path}: {where}: codes, body, name and reason must be texts")
+    return Delegation(table["codes"], table["body"], table["name"], table["reason"])
 
 
 def _road_rule(path: Path, where: str, entry: object) -> RoadRule:
@@ -137,6 +150,19 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def authorities_of(dataset: Dataset, categories: Mapping[str, Category]) -> list[Area]:
+    """Who can be responsible by a dataset and a catalogue: areas, road bodies, and delegates."""
+    found = dataset.authorities
+    delegates = {
+        delegation.body: Area(area.layer, delegation.body, delegation.body_name)
+        for tier in dict.fromkeys(category.tier for category in categories.values())
+        for delegation in tier.delegations
+        for area in dataset.index.areas
+        if delegation.applies_to(area.code)
+    }
+    return [*found, *delegates.values()]
+
+
 # --- the table in force ---------------------------------------------------------------------------
 
 
@@ -158,7 +184,8 @@ class RoutingTable:
             dataset.index, categories=categories, dataset=dataset.version, roads=dataset.roads
         )
         self._refs = {ref.code: ref for ref in refs}
-        missing = sorted({area.code for area in dataset.authorities} - self._refs.keys())
+        responsible = authorities_of(dataset, categories)
+        missing = sorted({area.code for area in responsible} - self._refs.keys())
         if missing:
             raise DatasetError(
                 f"no authority has the codes {', '.join(missing[:5])} of dataset {self.version}; "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 
 class InvalidCoordinate(ValueError):  # noqa: N818 - the name is part of the public shape
@@ -93,6 +94,23 @@ class RoadRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Delegation:
+    """A body that answers for a tier in the place of the areas whose codes match `codes`.
+
+    `codes` is a pattern of the shell, such as "N09*"; `reason` says why, for the decision.
+    """
+
+    codes: str
+    body: str
+    body_name: str
+    reason: str
+
+    def applies_to(self, code: str) -> bool:
+        """Whether the area with this code has handed the tier over."""
+        return fnmatchcase(code, self.codes)
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
     """Who answers for a group of categories: special roads by rank, then layers of areas.
 
@@ -105,6 +123,7 @@ class Tier:
     name: str
     layers: tuple[str, ...]
     roads: tuple[RoadRule, ...] = ()
+    delegations: tuple[Delegation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

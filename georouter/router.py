@@ -185,18 +185,23 @@ class Router:
     ) -> Decision:
         alone = "inside its boundary"
         shared = "its boundary covers the point, and not alone"
-        candidates = [self._candidate(hit, shared if inside[1:] else alone) for hit in inside]
-        candidates += [
-            self._candidate(one.area, f"its border is {one.distance_m:.0f} m away", one.distance_m)
+        every = [self._candidate(kind, hit, shared if inside[1:] else alone) for hit in inside]
+        every += [
+            self._candidate(
+                kind, one.area, f"its border is {one.distance_m:.0f} m away", one.distance_m
+            )
             for one in near
         ]
+        # neighbours that have handed over to one body are one candidate, and no doubt
+        candidates = list({candidate.code: candidate for candidate in reversed(every)}.values())
+        candidates.sort(key=every.index)
         first, names = candidates[0], [candidate.name for candidate in candidates]
         if not inside:
             rule, state = "nearest-area", DecisionState.DEGRADED
             reason = (
                 f"the point is in no area; {first.name}, {first.distance_m:.0f} m away, is nearest"
             )
-        elif inside[1:]:
+        elif inside[1:] and names[1:]:
             rule, state = "shared-ground", DecisionState.AMBIGUOUS
             reason = (
                 f"the point belongs to {' and '.join(names)} alike; the lowest code comes first"
@@ -218,9 +223,17 @@ class Router:
             kind, state, rule=rule, reason=reason, candidates=tuple(candidates), question=question
         )
 
-    def _candidate(self, area: int, reason: str, distance_m: float = 0.0) -> Candidate:
+    def _candidate(
+        self, kind: Category, area: int, reason: str, distance_m: float = 0.0
+    ) -> Candidate:
         found = self._index.areas[area]
-        return Candidate(found.code, found.name, found.layer, reason, round(distance_m, 1))
+        code, name = found.code, found.name
+        for delegation in kind.tier.delegations:
+            if delegation.applies_to(code):
+                code, name = delegation.body, delegation.body_name
+                reason = f"{reason} ({found.name}: {delegation.reason})"
+                break
+        return Candidate(code, name, found.layer, reason, round(distance_m, 1))
 
     def _decision(
         self,

@@ -49,6 +49,22 @@ def test_an_operator_s_own(tmp_path: Path) -> None:
         ('["highway", "district"]', "[]", r"tier 'highway': layers must list"),
         ('["highway", "district"]', '"highway"', r"tier 'highway': layers must list"),
         ('["highway", "district"]', '["highway", 1]', r"tier 'highway': layers must list"),
+        ("[tiers.highway]", "[tiers.highway]\nroads = 1", r"tier 'highway': roads must list"),
+        (
+            "[tiers.highway]",
+            "[tiers.highway]\nroads = [{number = 'M1'}]",
+            r"tier 'highway', roads has no layer",
+        ),
+        (
+            "[tiers.highway]",
+            "[tiers.highway]\nroads = [{layer = 'trunk', number = '('}]",
+            r"number '\(' is no regular expression: .*; correct it",
+        ),
+        (
+            "[tiers.highway]",
+            "[tiers.highway]\ndelegations = [{codes = 'N*'}]",
+            r"tier 'highway', delegations has no body",
+        ),
         ("[tiers.highway]", "[layers.highway]", r"the file has no tiers"),
         ("[tiers.highway]", "[tiers.highway", r"is no TOML: .*correct that line"),
         (GOOD, "[tiers]\n[categories]", r"has no categories; add a"),

@@ -13,6 +13,7 @@ from georouter.model import (
     Candidate,
     Category,
     DecisionState,
+    Delegation,
     InvalidCoordinate,
     MissingLayer,
     NotACandidate,
@@ -321,6 +322,24 @@ def test_a_worse_position_never_removes_a_candidate_and_any_candidate_can_be_cho
                 chosen = ROUTER.route(**asked, chosen=code)
                 assert chosen.responsible is not None
                 assert chosen.responsible.code == code
+
+
+def test_a_body_that_areas_have_handed_over_to_answers_for_them_without_doubt() -> None:
+    handed = Delegation("[AB]", "DEPT", "The Department", "it mends every road")
+    tier = Tier("highway", ("highway",), delegations=(handed,))
+    pothole = Category("pothole", "Pothole", "A hole.", tier)
+    router = Router(INDEX, categories={"pothole": pothole}, dataset="test-1")
+    lon, lat = place(2, 0.5)  # on the border of A and B
+
+    between = router.route(lon=lon, lat=lat, category="pothole")
+    lon, lat = near_the_border_of_a_and_c(5)
+    beside_c = router.route(lon=lon, lat=lat, category="pothole")
+
+    assert (between.state, between.rule) == (DecisionState.CERTAIN, "covering-area")
+    assert [one.code for one in between.candidates] == ["DEPT"]
+    assert between.candidates[0].reason.endswith("(Area A: it mends every road)")
+    assert beside_c.state is DecisionState.AMBIGUOUS
+    assert [one.code for one in beside_c.candidates] == ["DEPT", "C"]
 
 
 def test_the_same_input_gives_the_same_decision() -> None:
