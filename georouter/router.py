@@ -196,6 +196,8 @@ class Router:
         candidates = list({candidate.code: candidate for candidate in reversed(every)}.values())
         candidates.sort(key=every.index)
         first, names = candidates[0], [candidate.name for candidate in candidates]
+        place = self._index.areas[inside[0]].name if inside else ""
+        within = place if place == first.name else f"{place}, for which {first.name} answers"
         if not inside:
             rule, state = "nearest-area", DecisionState.DEGRADED
             reason = (
@@ -208,13 +210,11 @@ class Router:
             )
         elif names[1:]:
             rule, state = "near-border", DecisionState.AMBIGUOUS
-            reason = (
-                f"the point lies inside {first.name}, and so near to {' and '.join(names[1:])} "
-            )
+            reason = f"the point lies inside {within}, and so near to {' and '.join(names[1:])} "
             reason += "that the position may be wrong"
         else:
             rule, state = "covering-area", DecisionState.CERTAIN
-            reason = f"the point lies inside {first.name}"
+            reason = f"the point lies inside {within}"
         if degraded:
             rule, state = "fallback-layer", DecisionState.DEGRADED
             reason += f"; layer {kind.tier.layers[0]!r}, which decides, gives no answer here"
@@ -231,7 +231,7 @@ class Router:
         for delegation in kind.tier.delegations:
             if delegation.applies_to(code):
                 code, name = delegation.body, delegation.body_name
-                reason = f"{reason} ({found.name}: {delegation.reason})"
+                reason = f"answers for {found.name}: {delegation.reason}"
                 break
         return Candidate(code, name, found.layer, reason, round(distance_m, 1))
 

@@ -337,7 +337,8 @@ def test_a_body_that_areas_have_handed_over_to_answers_for_them_without_doubt() 
 
     assert (between.state, between.rule) == (DecisionState.CERTAIN, "covering-area")
     assert [one.code for one in between.candidates] == ["DEPT"]
-    assert between.candidates[0].reason.endswith("(Area A: it mends every road)")
+    assert between.candidates[0].reason == "answers for Area A: it mends every road"
+    assert between.reason == "the point lies inside Area A, for which The Department answers"
     assert beside_c.state is DecisionState.AMBIGUOUS
     assert [one.code for one in beside_c.candidates] == ["DEPT", "C"]
 
