@@ -57,12 +57,13 @@ def build_dataset(
     code_field: str | None = None,
     name_field: str | None = None,
     proof_points: int = 105_000,
+    leaf_edges: int = 14,
     seed: int = 1,
     progress: Progress = lambda _stage, _share: None,
 ) -> dict[str, Any]:
     """Build the dataset folder `out` from one file per layer, `roads` being those of roads.
 
-    Returns its manifest. Raises `SourceError` for a file, `CompileError` for polygons, `ProofError`
+    `leaf_edges` weighs size against speed, see `compile_index`. Returns its manifest. Raises `SourceError` for a file, `CompileError` for polygons, `ProofError`
     when the index is wrong, `BuildConflictError` when `out` exists; nothing is left behind then.
     """
     if out.exists():
@@ -86,7 +87,7 @@ def build_dataset(
         polygons.append(ground)
         stretches = {code: dataclasses.asdict(road) for code, road in read.roads.items()}
         described.append({**description, "roads": stretches})
-    compiled = compile_index(rings, progress=progress)
+    compiled = compile_index(rings, leaf_edges=leaf_edges, progress=progress)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)

@@ -182,7 +182,8 @@ def _to_wgs84(path: Path, crs: Any, geometries: Geometries) -> tuple[Geometries,
             f"{path} does not say its coordinate reference system; "
             "add it, e.g. with `ogr2ogr -a_srs EPSG:4326`"
         )
-    geometries = shapely.force_2d(geometries)
+    if shapely.has_z(geometries).any():  # a copy of a whole country is not made for nothing
+        geometries = shapely.force_2d(geometries)
     authority = crs.to_authority(min_confidence=70)
     if authority in {("EPSG", "4326"), ("OGC", "CRS84"), ("EPSG", "4258")}:
         west, south, east, north = shapely.total_bounds(geometries)

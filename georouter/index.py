@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from struct import Struct
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -140,8 +141,8 @@ class Index:
         """The sets of some points, and which of them need the exact count."""
         arrays, grid = self._compiled.arrays, self._compiled.grid
         # the same expressions as in the single lookup, so that both see the same cell
-        x = ((lon + 180.0) * SCALE).astype(np.int64) - (180 * SCALE + grid.x0)
-        y = ((lat + 90.0) * SCALE).astype(np.int64) - (90 * SCALE + grid.y0)
+        x = (lon * SCALE - grid.x0).astype(np.int64)
+        y = (lat * SCALE - grid.y0).astype(np.int64)
         column, row = x >> grid.shifts[0], y >> grid.shifts[0]
         cell = row * grid.columns + column
         within = (column >= 0) & (column < grid.columns) & (row >= 0) & (row < grid.rows)
@@ -272,23 +273,40 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
     """The single lookup as a closure over memory views: the fastest that plain Python does."""
     views = {name: array.data for name, array in compiled.arrays.items()}
     top, sub, records = views["top"], views["sub"], views["records"]
-    narrow = records.cast("B").cast("h")  # the same bytes, as 16-bit coordinates
     palettes, set_offsets, set_members = (
         views["palettes"],
         views["set_offsets"],
         views["set_members"],
     )
     grid = compiled.grid
-    columns, rows, shift = grid.columns, grid.rows, grid.shifts[0]
-    # measured from -180, -90 a coordinate is positive, so that int() rounds down
-    x_origin, y_origin = 180 * SCALE + grid.x0, 90 * SCALE + grid.y0
-    x_first, y_first = grid.x0, grid.y0
+    columns, shift = grid.columns, grid.shifts[0]
+    scale, x_first, y_first = float(SCALE), float(grid.x0), float(grid.y0)
+    # the ground on which there may be areas: a point that is not a number is not between either
+    west, east = (
+        max(-180.0, x_first / scale),
+        min(180.0, (x_first + (columns << shift) - 1) / scale),
+    )
+    south = max(-90.0, y_first / scale)
+    north = min(90.0, (y_first + (grid.rows << shift) - 1) / scale)
+    # per level: shift and mask of x; shift and mask that leave y as the offset of its row
     steps = [
-        (below, above - below, (1 << (above - below)) - 1) for above, below in pairwise(grid.shifts)
+        (
+            below,
+            (1 << above - below) - 1,
+            2 * below - above,
+            (1 << 2 * (above - below)) - (1 << above - below),
+        )
+        for above, below in pairwise(grid.shifts)
     ]
-    scale = float(SCALE)
     tolerance = _TOLERANCE
-    # sets are decoded when first met; None and the empty set both leave the fast path
+    sub_bit, record_bit, mask_bits = SUB, RECORD, _MASK
+    # unpacking from the bytes is quicker than slicing a view; a record starts with 3 words
+    raw = records.cast("B")
+    shorts = raw.cast("h")
+    three_words, one_word = Struct("<iIi").unpack_from, Struct("<i").unpack_from
+    narrow = [Struct(f"<{2 * vertices}h").unpack_from for vertices in range(128)]
+    wide = [Struct(f"<{2 * vertices}i").unpack_from for vertices in range(128)]
+    # sets are decoded when first met
     known: list[tuple[int, ...] | None] = [None] * (len(set_offsets) - 1)
 
     def members(number: int) -> tuple[int, ...]:
@@ -299,88 +317,78 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
         return found
 
     def covering(*, lon: float, lat: float) -> tuple[int, ...]:
-        try:
-            x = int((lon + 180.0) * scale) - x_origin
-            y = int((lat + 90.0) * scale) - y_origin
-        except (ValueError, OverflowError):
-            check_coordinate(lon, lat)
-            raise
-        column, row = x >> shift, y >> shift
-        if not (0 <= column < columns and 0 <= row < rows):
+        if not (west <= lon <= east and south <= lat <= north):
             check_coordinate(lon, lat)
             return ()
-        word = top[row * columns + column]
-        if word >= SUB:
+        x, y = int(lon * scale - x_first), int(lat * scale - y_first)
+        word = top[(y >> shift) * columns + (x >> shift)]
+        if word >= sub_bit:
             below = shift
-            if word < RECORD:
-                for below, bits, side in steps:
-                    word = sub[
-                        (word & _CHILDREN) + (((y >> below) & side) << bits) + ((x >> below) & side)
-                    ]
-                    if word < SUB or word >= RECORD:
+            if word < record_bit:
+                for below, side, lift, rows in steps:
+                    word = sub[word - sub_bit + (y >> lift & rows) + (x >> below & side)]
+                    if word < sub_bit or word >= record_bit:
                         break
-            if word >= RECORD:
-                hits = at_record(word - RECORD, x, y, 1 << below, lon, lat)
-                if not hits:  # a cell on the rim of the world reaches beyond the range
-                    check_coordinate(lon, lat)
-                return hits
+            if word >= record_bit:
+                return at_record(word - record_bit, x, y, 1 << below, lon, lat)
         found = known[word]
-        if found:
-            return found
-        check_coordinate(lon, lat)
-        return members(word)
+        return members(word) if found is None else found
 
     def at_record(  # noqa: C901, PLR0912 - split up it would call functions per edge
         record: int, x_grid: int, y_grid: int, size: int, lon: float, lat: float
     ) -> tuple[int, ...]:
-        x, y = (x_grid & (size - 1)) - (size >> 1), (y_grid & (size - 1)) - (size >> 1)
-        head = records[record + 1]
-        parity = head & _MASK
-        at = record + 2
+        half, side = size >> 1, size - 1
+        x, y = (x_grid & side) - half, (y_grid & side) - half
         x_low, x_high, y_low, y_high = x - tolerance, x + tolerance, y - tolerance, y + tolerance
-        for _ in range((head >> 24) & 0xFF):
-            head = records[at]
-            if head < 0:
-                end = at + 1 + 2 * ((head >> 24) & 0x7F)
-                chain = records[at + 1 : end].tolist()
+        at = record << 2
+        palette, parity, head = three_words(raw, at)
+        chains, parity = parity >> 24, parity & mask_bits
+        at += 12
+        while True:
+            vertices = head >> 24
+            if vertices >= 0:
+                chain = narrow[vertices](raw, at)
+                at += vertices << 2
             else:
-                end = at + 1 + (head >> 24)
-                chain = narrow[2 * at + 2 : 2 * end].tolist()
-            at = end
-            ys = chain[1::2]
-            if max(ys) < y_low or min(ys) > y_high:
-                continue
-            mask = head & _MASK
-            was_below = ys[0] <= y
-            y1 = ys[0]
-            position = 0  # of the edge's far end in the chain
-            for y2 in ys:
-                below = y2 <= y
-                if below is not was_below:
-                    was_below = below
-                    x1, x2 = chain[position - 2], chain[position]
-                    if x1 > x_high and x2 > x_high:
-                        parity ^= mask
-                    elif x1 >= x_low or x2 >= x_low:
-                        run, rise = x2 - x1, y2 - y1
-                        cross = run * (y - y1) - rise * (x - x1)
-                        slack = (abs(run) + abs(rise)) * tolerance
-                        if -slack <= cross <= slack:
-                            return exactly(record, x_grid - x, y_grid - y, lon, lat)
-                        if (cross > 0) is (rise > 0):
-                            parity ^= mask
-                elif position and (y_low <= y2 <= y_high or y_low <= y1 <= y_high):
-                    # no crossing, but an end so close in height that the edge may touch the point
-                    x1, x2 = chain[position - 2], chain[position]
-                    if (x1 <= x_high or x2 <= x_high) and (x1 >= x_low or x2 >= x_low):
-                        run, rise = x2 - x1, y2 - y1
-                        cross = run * (y - y1) - rise * (x - x1)
-                        slack = (abs(run) + abs(rise)) * tolerance
-                        if -slack <= cross <= slack:
-                            return exactly(record, x_grid - x, y_grid - y, lon, lat)
-                y1 = y2
+                vertices &= 0x7F
+                chain = wide[vertices](raw, at)
+                at += vertices << 3
+            below = chain[1] < y
+            position = 0
+            for y2 in chain[1::2]:
+                # an edge with both ends on one side of the band around the point's height is far
+                # from the point and does not meet its ray
+                if y2 < y_low:
+                    if below:
+                        position += 2
+                        continue
+                    below = True
+                elif y2 > y_high:
+                    if not below:
+                        position += 2
+                        continue
+                    below = False
+                else:
+                    return exactly(record, x_grid - x, y_grid - y, lon, lat)
+                x1, x2 = chain[position - 2], chain[position]
+                if x1 > x_high and x2 > x_high:
+                    parity ^= head & mask_bits
+                elif x1 >= x_low or x2 >= x_low:
+                    y1 = chain[position - 1]
+                    run, rise = x2 - x1, y2 - y1
+                    cross = run * (y - y1) - rise * (x - x1)
+                    slack = (abs(run) + abs(rise)) * tolerance
+                    if -slack <= cross <= slack:
+                        return exactly(record, x_grid - x, y_grid - y, lon, lat)
+                    if (cross > 0) is (rise > 0):
+                        parity ^= head & mask_bits
                 position += 2
-        return answer(records[record], parity)
+            chains -= 1
+            if not chains:
+                break
+            (head,) = one_word(raw, at)
+            at += 4
+        return answer(palette, parity)
 
     def exactly(
         record: int, x_centre: int, y_centre: int, lon: float, lat: float
@@ -397,7 +405,7 @@ def _make_lookup(compiled: Compiled) -> _Lookup:  # noqa: C901, PLR0915 - one cl
                 chain, fin = records[at + 1 : end].tolist(), FIN_WIDE
             else:
                 end = at + 1 + (head >> 24)
-                chain, fin = narrow[2 * at + 2 : 2 * end].tolist(), FIN_NARROW
+                chain, fin = shorts[2 * at + 2 : 2 * end].tolist(), FIN_NARROW
             at = end
             ends = [
                 (

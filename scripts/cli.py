@@ -317,6 +317,12 @@ def boundaries_build(
     proof_points: Annotated[
         int, typer.Option(min=1000, help="Points per layer compared with the oracle.")
     ] = 105_000,
+    leaf_edges: Annotated[
+        int,
+        typer.Option(
+            min=2, max=64, help="Edges in a cell before it is divided: fewer is faster and larger."
+        ),
+    ] = 14,
 ) -> None:
     """Build a dataset: read, make canonical, compile, prove. Prints the manifest."""
     from boundaries.build import RoadsSource
@@ -346,6 +352,7 @@ def boundaries_build(
             code_field=code_field,
             name_field=name_field,
             proof_points=proof_points,
+            leaf_edges=leaf_edges,
             progress=progress,
         )
     repaired = sum(len(described["repaired"]) for described in manifest["layers"])
