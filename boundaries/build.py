@@ -63,8 +63,9 @@ def build_dataset(
 ) -> dict[str, Any]:
     """Build the dataset folder `out` from one file per layer, `roads` being those of roads.
 
-    `leaf_edges` weighs size against speed, see `compile_index`. Returns its manifest. Raises `SourceError` for a file, `CompileError` for polygons, `ProofError`
-    when the index is wrong, `BuildConflictError` when `out` exists; nothing is left behind then.
+    `leaf_edges` weighs size against speed, see `compile_index`. Returns the manifest. Raises
+    `SourceError` for a file, `CompileError` for polygons, `ProofError` when the index is wrong,
+    `BuildConflictError` when `out` exists; nothing is left behind then.
     """
     if out.exists():
         raise BuildConflictError(f"{out} exists already; remove it or choose another --out")
