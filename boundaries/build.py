@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from boundaries.prove import Proof, prove
 from boundaries.readers import Features, Geometries, SourceError, read_features
 from boundaries.roads import DEFAULT_BUFFER_M, read_roads
 from georouter import codec
-from georouter.compiler import CompileError, LayerRings, compile_index
+from georouter.compiler import LEAF_EDGES, CompileError, LayerRings, compile_index
 from georouter.geometry import SCALE
 from georouter.index import Index
 
@@ -57,7 +57,7 @@ def build_dataset(
     code_field: str | None = None,
     name_field: str | None = None,
     proof_points: int = 105_000,
-    leaf_edges: int = 14,
+    leaf_edges: Sequence[int] = LEAF_EDGES,
     seed: int = 1,
     progress: Progress = lambda _stage, _share: None,
 ) -> dict[str, Any]:

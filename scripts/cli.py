@@ -318,11 +318,12 @@ def boundaries_build(
         int, typer.Option(min=1000, help="Points per layer compared with the oracle.")
     ] = 105_000,
     leaf_edges: Annotated[
-        int,
+        str,
         typer.Option(
-            min=2, max=64, help="Edges in a cell before it is divided: fewer is faster and larger."
+            help="Edges in a cell before it is divided, from the largest cells down: fewer make "
+            "the index faster and larger."
         ),
-    ] = 14,
+    ] = "1,6,10,14",
 ) -> None:
     """Build a dataset: read, make canonical, compile, prove. Prints the manifest."""
     from boundaries.build import RoadsSource
@@ -341,6 +342,12 @@ def boundaries_build(
     if operators or layers.keys() & sources.keys():
         odd = ", ".join([*operators, *(layers.keys() & sources.keys())])
         raise UsageError(f"each name stands for one --layer or one --roads; see to {odd}")
+    try:
+        most = [abs(int(edges)) for edges in leaf_edges.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--leaf-edges takes numbers such as 1,6,10,14, not {leaf_edges!r}"
+        ) from None
     from boundaries.build import build_dataset
 
     with _progress() as progress:
@@ -352,7 +359,7 @@ def boundaries_build(
             code_field=code_field,
             name_field=name_field,
             proof_points=proof_points,
-            leaf_edges=leaf_edges,
+            leaf_edges=most,
             progress=progress,
         )
     repaired = sum(len(described["repaired"]) for described in manifest["layers"])

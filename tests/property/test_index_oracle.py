@@ -217,8 +217,7 @@ def test_neither_cell_sizes_nor_the_direction_of_rings_show(
                 rings_of(rings.name, shapely.reverse(polygons))
                 for rings, polygons in zip(country.rings(), country.layers, strict=True)
             ],
-            leaf_edges=most[0],
-            finest_leaf_edges=most[1],
+            leaf_edges=most,
         )
     )
     points = country.points[::4]

@@ -150,7 +150,7 @@ def around(areas: Areas, *, every: int = 1) -> np.ndarray[Any, Any]:
 
 def test_a_chain_longer_than_a_record_counts_is_cut() -> None:
     areas = {"A": circle(900, radius=2000, x=31, y=510_000_007)}
-    compiled = compile_index([rings_of("one", areas)], leaf_edges=10**6, finest_leaf_edges=10**6)
+    compiled = compile_index([rings_of("one", areas)], leaf_edges=[10**6])
     assert len(compiled.arrays["sub"]) == 0, "all edges are near the same cells"
 
     assert disagreements(Index(compiled), {"one": areas}, around(areas, every=45)) == []
@@ -188,7 +188,7 @@ def test_vertices_about_as_far_away_as_16_bits_reach(half: int) -> None:
     hub = np.array([(x + dx, y + dy) for dx in reach for dy in reach]) / SCALE
 
     beside_hub = beside(np.array([[x, y], [x + 2, y + 4], [x - 4, y - 2]]) / SCALE)
-    compiled = compile_index([rings_of("one", areas)], leaf_edges=1, finest_leaf_edges=1)
+    compiled = compile_index([rings_of("one", areas)], leaf_edges=[1])
 
     assert compiled.grid.shifts[-1] == 3
     points = np.concatenate([hub, beside_hub])
@@ -209,7 +209,7 @@ def test_more_borders_in_a_cell_than_a_record_can_hold() -> None:
     assert disagreements(index, {"one": areas}, around(areas, every=40)) == []
 
     with pytest.raises(CompileError, match=r"324 borders meet near lon .*; simplify the polygons"):
-        compile_index([rings_of("one", areas)], leaf_edges=10**6)
+        compile_index([rings_of("one", areas)], leaf_edges=[10**6])
 
 
 def test_vertices_given_twice_in_a_row_do_not_matter() -> None:
