@@ -77,14 +77,18 @@ class Borders:
         shared = ends[1:][(ends[1:] == ends[:-1]).all(axis=1)]
         picked = (shared if len(shared) else ends)[random.integers(0, len(shared) or len(ends), n)]
         start, end = picked[:, :2], picked[:, 2:]
-        along = np.choose(random.integers(0, 3, n), [np.zeros(n), np.full(n, 0.5), random.random(n)])
+        along = np.choose(
+            random.integers(0, 3, n), [np.zeros(n), np.full(n, 0.5), random.random(n)]
+        )
         return np.asarray(start + (end - start) * along[:, None])
 
 
 def ulp_beside(points: Points) -> Points:
     """The four floats next to each point: west, east, south and north of it."""
     moved = [points.copy() for _ in range(4)]
-    for number, (axis, towards) in enumerate(((0, -np.inf), (0, np.inf), (1, -np.inf), (1, np.inf))):
+    for number, (axis, towards) in enumerate(
+        ((0, -np.inf), (0, np.inf), (1, -np.inf), (1, np.inf))
+    ):
         moved[number][:, axis] = np.nextafter(points[:, axis], towards)
     return np.concatenate(moved)
 
@@ -120,7 +124,7 @@ def invented_coverage(rows: int, columns: int, random: np.random.Generator) -> G
 
 
 def _rough(start: Points, end: Points, halvings: int, random: np.random.Generator) -> Points:
-    """Paths from `start` to `end` (shape (..., 2)) of 2^halvings pieces: shape (..., pieces + 1, 2).
+    """Paths of 2^halvings pieces: from ends of shape (..., 2), of shape (..., pieces + 1, 2).
 
     Moving each middle by up to 0.11 of its piece keeps a path away from itself and its neighbours.
     """
