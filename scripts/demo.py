@@ -182,7 +182,7 @@ async def _show(
             _must(again["id"] == answer["id"], f"a repeated post made a second report: {report}")
         else:
             refused += 1
-            _must("outside-service-area" in answer["type"], f"taken at sea: {report}")
+            _must("outside-service-area" in answer.get("type", ""), f"taken at sea: {report}")
     console.print(f"{len(ids)} reports posted, each twice; {refused} at sea were refused")
 
     on_time = {report: i for report, i in ids.items() if report.code != LATE}

@@ -198,7 +198,7 @@ GOLDEN_PLACES: tuple[tuple[float, float, str, str], ...] = (
     (2.25, 54.53, "Peatholt", "inland"),
     (2.0545, 54.59, "Peatholt", "100 m east of Harpoon Bay"),
     (1.87, 54.54, "", "the bay that Harpoon Bay is named for"),
-    (2.838, 54.9, "", "off the shore of Cold Shoal"),
+    (2.842, 54.9, "", "off the shore of Cold Shoal"),
     (2.95, 54.88, "", "the strait before Lantern Holm"),
     (1.52, 54.32, "", "the open sea"),
 )
