@@ -125,6 +125,7 @@ def _read_frame(path: Path) -> Any:
         raise SourceError(f"{path} cannot be read as {kind}: {_one_line(error)}") from None
     except ValueError as error:  # geopandas: no geo metadata, or a geometry GEOS does not accept
         raise SourceError(f"{path} is no usable boundary file: {_one_line(error)}") from None
+    pa.default_memory_pool().release_unused()  # Arrow keeps as much as the file was large
     if not hasattr(frame, "geometry") or not len(frame):
         raise SourceError(f"{path} holds no features with a geometry")
     return frame
