@@ -5,6 +5,7 @@ cell that no border comes near holds the set of areas covering it. A cell that b
 *record*: which areas cover its reference point, and the chains of edges near the cell, so that a
 lookup counts crossings instead of searching. Everything here is integer arithmetic, in numpy, and
 deterministic; it uses no geometry library, so the proof of an artefact against one is independent.
+It is long because the steps share their words and their invariants, which belong on one page.
 
 Words used below
     reference point  the centre of a cell, moved by half a unit so that it is never a vertex

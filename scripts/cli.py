@@ -1,8 +1,8 @@
 """The operator's command line: parses, calls, prints, and turns errors into exit codes.
 
 Data goes to stdout; progress and prose go to stderr. Exit codes: 0 ok, 1 failed, 2 usage,
-3 validation findings, 4 not found, 5 conflict, 6 remote. No logic lives here, and heavy libraries
-are imported by the commands that need them.
+3 validation findings, 4 not found, 5 conflict, 6 remote. It is long because the commands
+are many; no logic lives here, and heavy libraries are imported by the commands that need them.
 """
 
 from __future__ import annotations
