@@ -347,7 +347,10 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few points: does it run at all")
     parser.add_argument("--json", action="store_true", help="print the line of JSON only")
     parser.add_argument("--plot", type=Path, help="draw growth into this image")
-    parser.add_argument("--postgis-url", help="also measure PostGIS, in temporary tables")
+    parser.add_argument(
+        "--postgis-url",
+        help="also measure PostGIS, in temporary tables of a database that has the extension",
+    )
     options = parser.parse_args()
     started = time.perf_counter()
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
