@@ -19,6 +19,7 @@ from api import db
 from api.routing import authorities_of
 from api.store.authorities import activate_dataset, active_dataset
 from boundaries.dataset import Dataset, DatasetError, open_dataset
+from georouter.codec import IndexFormatError
 from georouter.model import Category
 from georouter.router import Router
 
@@ -93,12 +94,17 @@ async def _activate(
 def _keep(folder: Path, home: Path, dataset: Dataset) -> None:
     """Copy the dataset into the data directory; it appears there whole or not at all."""
     if home.exists():
-        if open_dataset(home).manifest["index"] != dataset.manifest["index"]:
-            raise DatasetError(
-                f"another dataset is kept as {dataset.version} in {home.parent}; build this one "
-                "again under another name"
-            )
-        return
+        try:
+            kept = open_dataset(home)
+        except (DatasetError, IndexFormatError):
+            shutil.rmtree(home)  # damaged: processes that have mapped it keep what they have
+        else:
+            if kept.manifest["index"] != dataset.manifest["index"]:
+                raise DatasetError(
+                    f"another dataset is kept as {dataset.version} in {home.parent}; build this "
+                    "one again under another name"
+                )
+            return
     home.parent.mkdir(parents=True, exist_ok=True)
     partial = home.with_name(f".{home.name}.partial-{os.getpid()}")
     try:

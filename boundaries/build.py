@@ -97,7 +97,13 @@ def build_dataset(
             Index.open(partial / INDEX), polygons, points=proof_points, seed=seed, progress=progress
         )
         manifest = _manifest(
-            f"{out.name}-{digest[:8]}", built_at, described, polygons, digest, partial, proof
+            f"{out.name}-{digest[:8]}",
+            built_at,
+            described,
+            polygons,
+            digest,
+            partial,
+            proof,
         )
         _write_durably(partial / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
         partial.rename(out)

@@ -66,7 +66,8 @@ def read_roads(
     return RoadsLayer(
         features=Features(
             codes=tuple(ordered),
-            names=tuple(roads[area].number for area in ordered),
+            # with the body's name, so that the index, and its digest, differ by all that decides
+            names=tuple(f"{roads[area].number}, {roads[area].body_name}" for area in ordered),
             geometries=merged,
             origin={**rows.origin, "buffer_m": buffer_m},
         ),

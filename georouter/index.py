@@ -90,7 +90,7 @@ class Index:
         self, *, lon: float, lat: float, layer: str, within_m: float
     ) -> tuple[NearBorder, ...]:
         """As `nearest_border`, but of all areas: for one that covers the point, how deep it is."""
-        self.covering(lon=lon, lat=lat)  # the coordinate check
+        check_coordinate(lon, lat)
         return self._nearest.borders(
             lon=lon, lat=lat, layer=self._layer(layer), within_m=within_m, covering=()
         )

@@ -112,23 +112,24 @@ class Router:
 
         `accuracy_m` is the radius of the position's uncertainty; `road_ref` is the number of the
         road that it is on, such as "A12"; `chosen` is the code of the candidate that the citizen
-        named. Raises `InvalidCoordinate` for a coordinate
-        that is none, `UnknownCategory` for a category that the catalogue does not have, and
-        `NotACandidate` for a choice that was not offered.
+        named. Raises `InvalidCoordinate` for a coordinate that is none, `UnknownCategory` for a
+        category that the catalogue does not have, and `NotACandidate` for a choice that was not
+        offered.
         """
         kind = self._categories.get(category)
         if kind is None:
             raise UnknownCategory(category, tuple(self._categories))
         doubt_m = DEFAULT_ACCURACY_M if accuracy_m is None else accuracy_m
         reach_m = min(max(LEAST_DOUBT_M, doubt_m), FARTHEST_DOUBT_M)
-        decision = self._decide(lon, lat, kind, reach_m)
-        roads = self._special_roads(lon, lat, kind, reach_m)
+        hits = self._index.covering(lon=lon, lat=lat)
+        decision = self._decide(lon, lat, kind, hits, reach_m)
+        roads = self._special_roads(lon, lat, kind, hits, reach_m)
         if roads:
             decision = _weigh(decision, roads, reach_m, road_ref)
         return decision if chosen is None else _choose(decision, chosen)
 
     def _special_roads(
-        self, lon: float, lat: float, kind: Category, reach_m: float
+        self, lon: float, lat: float, kind: Category, hits: tuple[int, ...], reach_m: float
     ) -> list[tuple[Candidate, float]]:
         """The special roads it may be on, by rank and distance, and how deep inside it is."""
         found: list[tuple[Candidate, float]] = []
@@ -140,7 +141,6 @@ class Router:
                 lon=lon, lat=lat, layer=rule.layer, within_m=reach_m
             )
             to_border = {near.area: near.distance_m for near in borders}
-            hits = self._index.covering(lon=lon, lat=lat)
             inside = [hit for hit in hits if layer.first <= hit < layer.stop]
             for area in [*inside, *(one for one in to_border if one not in inside)]:
                 road = self._roads[rule.layer][self._index.areas[area].code]
@@ -160,8 +160,9 @@ class Router:
                 found.append((candidate, depth_m))
         return sorted(found, key=lambda one: one[0].distance_m > 0)
 
-    def _decide(self, lon: float, lat: float, kind: Category, reach_m: float) -> Decision:
-        hits = self._index.covering(lon=lon, lat=lat)
+    def _decide(
+        self, lon: float, lat: float, kind: Category, hits: tuple[int, ...], reach_m: float
+    ) -> Decision:
         for rank, name in enumerate(kind.tier.layers):
             layer = self._layers.get(name)
             if layer is None:

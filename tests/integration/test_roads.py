@@ -153,6 +153,33 @@ async def test_the_bodies_become_authorities(
     assert [layer["name"] for layer in manifest["layers"]][2:] == ["red_route", "trunk"]
 
 
+async def test_a_damaged_copy_is_replaced_by_activating_again(
+    folder: Path, database_url: str, tmp_path: Path
+) -> None:
+    version = open_dataset(folder).version
+    copy = tmp_path / "datasets" / version / "index.grx"
+    for _ in range(2):
+        await activate(
+            folder, categories=CATEGORIES, data_dir=tmp_path, dsn=database_url, commit=True
+        )
+        assert open_dataset(copy.parent).version == version
+        copy.write_bytes(copy.read_bytes()[:-1])
+
+
+def test_another_body_for_the_same_roads_is_another_version(tmp_path: Path) -> None:
+    versions = [
+        build_dataset(
+            sample.layer_files(),
+            tmp_path / str(n) / "roads",
+            built_at=datetime(2026, 11, 23, tzinfo=UTC),
+            roads={"trunk": RoadsSource(sample.TRUNK_ROADS, ("X1", name))},
+            proof_points=1_000,
+        )["version"]
+        for n, name in enumerate(["Roads", "Highways", "Highways"])
+    ]
+    assert versions[0] != versions[1] == versions[2]
+
+
 def test_a_file_without_road_numbers_is_refused(tmp_path: Path) -> None:
     frame = geopandas.read_file(sample.TRUNK_ROADS).assign(road=None)
     frame.to_file(tmp_path / "numberless.geojson")
