@@ -1,0 +1,71 @@
+"""The examples that a reader copies from the documents are taken by the service as they stand."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from api.delivery.channels.webhook import payload
+from api.delivery.outbox import Claimed
+from api.schemas import EndpointIn, ReportIn
+from tests.support.rows import DECISION, RECEIVED_AT
+
+ROOT = Path(__file__).parents[2]
+ID = UUID(int=1)
+
+
+def posted(document: str) -> list[str]:
+    """What the curl commands of a document send."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(r"^ +-d '(.+)'$", text, re.MULTILINE)
+
+
+def shape(value: Any) -> Any:
+    """The names in a JSON value, however deep; empty lists have none."""
+    if isinstance(value, dict):
+        return {name: shape(one) for name, one in value.items()}
+    return [shape(one) for one in value[:1]] if isinstance(value, list) else None
+
+
+def test_what_an_app_posts() -> None:
+    (body,) = posted("README.md")
+    ReportIn.model_validate_json(body)
+
+
+def test_how_a_council_registers() -> None:
+    (body,) = posted("docs/webhooks.md")
+    EndpointIn.model_validate_json(body)
+
+
+def test_what_a_council_receives() -> None:
+    candidate = {"code": "X", "name": "X", "layer": "X", "reason": "X", "distance_m": 0.0}
+    candidate["road"] = None
+    claimed = Claimed(
+        delivery_id=ID,
+        lease_token=ID,
+        attempt=1,
+        rejections=0,
+        age_s=0.0,
+        endpoint_id=ID,
+        channel="webhook",
+        url="https://council.example",
+        secret="",
+        report_id=ID,
+        received_at=RECEIVED_AT,
+        observed_at=None,
+        lon=0.0,
+        lat=0.0,
+        accuracy_m=None,
+        category="pothole",
+        description="A hole",
+        decision={**DECISION, "candidates": [candidate]},
+        authority_id=ID,
+        authority_name="X",
+    )
+    text = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    example = re.search(r"```json\n(.*?)```", text, re.DOTALL)
+    assert example is not None
+    assert shape(json.loads(example[1])) == shape(json.loads(payload(claimed)))
