@@ -1,7 +1,7 @@
 """The SQL of `authority`, `authority_code`, and of `dataset`, which brings them.
 
-At most one dataset is in force, and activating one is a single transaction. Authorities are added
-and renamed by datasets, never removed: reports and keys refer to them.
+One dataset is in force at any instant, and activating one is a single transaction. Authorities are
+added and renamed by datasets, never removed: reports and keys refer to them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,8 +31,16 @@ class Activation:
 
 
 async def active_dataset(conn: asyncpg.Connection) -> asyncpg.Record | None:
-    """The dataset in force: id, version, location."""
-    return await conn.fetchrow("SELECT id, version, location FROM dataset WHERE state = 'active'")
+    """The dataset in force now: id, version, location."""
+    return await conn.fetchrow(
+        """
+        SELECT dataset.id, version, location
+        FROM activation JOIN dataset ON dataset.id = dataset_id
+        WHERE withdrawn_at IS NULL AND from_at <= clock_timestamp()
+        ORDER BY from_at DESC, activation.id DESC
+        LIMIT 1
+        """
+    )
 
 
 async def activate_dataset(
@@ -41,39 +50,49 @@ async def activate_dataset(
     location: str,
     manifest: Mapping[str, Any],
     areas: Iterable[Area],
+    from_at: datetime | None = None,
 ) -> Activation:
-    """Put a dataset in force and retire the one before, in one transaction.
+    """Put a dataset in force, now or at an instant to come, in one transaction.
 
     Every area's code gets an authority if it has none; authorities that are no longer in the
     dataset stay. Running it again with the same version changes nothing but the location.
     """
     async with conn.transaction():
-        # One activation at a time: two would each retire the old one and collide on the new.
+        # One activation at a time: two would each see the one before and record the same again.
         await conn.execute("SELECT pg_advisory_xact_lock($1)", ACTIVATION_LOCK)
-        before = await active_dataset(conn)
         names = {area.code: area.name for area in areas}
         new = await _upsert_authorities(conn, names)
-        await conn.execute(
-            """
-            UPDATE dataset SET state = 'retired', retired_at = now()
-            WHERE state = 'active' AND version <> $1
-            """,
-            version,
-        )
         dataset_id: int = await conn.fetchval(
             """
-            INSERT INTO dataset AS old (version, location, manifest, state, activated_at)
-            VALUES ($1, $2, $3::text::jsonb, 'active', now())
-            ON CONFLICT (version) DO UPDATE
-            SET location = excluded.location, state = 'active', retired_at = NULL,
-                activated_at = CASE old.state WHEN 'active' THEN old.activated_at ELSE now() END
+            INSERT INTO dataset (version, location, manifest)
+            VALUES ($1, $2, $3::text::jsonb)
+            ON CONFLICT (version) DO UPDATE SET location = excluded.location
             RETURNING id
             """,
             version,
             location,
             json.dumps(manifest),
         )
-        changed = before is None or before["id"] != dataset_id
+        changed = await conn.fetchval(
+            """
+            WITH latest AS (
+                -- what would be in force at that instant anyway
+                SELECT dataset_id
+                FROM activation
+                WHERE withdrawn_at IS NULL AND from_at <= coalesce($2, clock_timestamp())
+                ORDER BY from_at DESC, id DESC
+                LIMIT 1
+            ), recorded AS (
+                INSERT INTO activation (dataset_id, from_at)
+                SELECT $1, coalesce($2, clock_timestamp())
+                WHERE NOT EXISTS (SELECT FROM latest WHERE dataset_id = $1)
+                RETURNING id
+            )
+            SELECT EXISTS (SELECT FROM recorded)
+            """,
+            dataset_id,
+            from_at,
+        )
         return Activation(dataset_id=dataset_id, changed=changed, new_authorities=new)
 
 

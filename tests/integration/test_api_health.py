@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from api import db
+from api.store import authorities
 from boundaries.dataset import Dataset
 from tests.support.app import IN_WEST, Api, Shelf, Square, activate, slug, started
 
@@ -104,10 +105,8 @@ async def test_a_new_dataset_takes_over_by_itself(api: Api) -> None:
     await eventually(decided_by_the_new)
     receipt = (await api.post_report()).json()
     assert receipt["decision"]["authority"]["name"] == "North"
-    row = await api.pool.fetchrow(
-        "SELECT version, dataset.state FROM report JOIN dataset ON dataset.id = dataset_id"
-    )
-    assert tuple(row) == ("squares-2", "active")
+    used = "SELECT version FROM report JOIN dataset ON dataset.id = dataset_id"
+    assert await api.pool.fetchval(used) == "squares-2"
     # authorities of the old one stay, and back again is as easy
     assert len((await api.get("/v1/authorities")).json()["items"]) == 4
     await swap(api, api.shelf.datasets["/shelf/squares-1"])
@@ -160,15 +159,32 @@ async def test_activating_again_changes_nothing(api: Api) -> None:
         assert await conn.fetch("SELECT * FROM dataset") == before
         first = await activate(conn, api.shelf.put("squares-2", (NORTH,)))
         assert (first.changed, first.new_authorities) == (True, 1)
-        states = await conn.fetch("SELECT version, state FROM dataset ORDER BY id")
-        assert [tuple(row) for row in states] == [("squares-1", "retired"), ("squares-2", "active")]
+        in_force = await authorities.active_dataset(conn)
+        assert in_force is not None
+        assert in_force["version"] == "squares-2"
+
+
+async def test_a_planned_dataset_waits_for_its_instant(api: Api) -> None:
+    async with db.acquire(api.pool) as conn:
+        tomorrow = await conn.fetchval("SELECT now() + interval '1 day'")
+        planned = api.shelf.put("squares-2")
+        for changed in (True, False):  # planned twice is planned once
+            done = await activate(conn, planned, from_at=tomorrow)
+            assert done.changed is changed
+        assert (await authorities.active_dataset(conn))["version"] == "squares-1"
+        await conn.execute("UPDATE activation SET from_at = now() WHERE from_at > now()")
+        assert (await authorities.active_dataset(conn))["version"] == "squares-2"
 
 
 async def test_activations_at_once_leave_one_dataset_in_force(api: Api) -> None:
     datasets = [api.shelf.put(f"squares-{n}", (NORTH,)) for n in range(2, 6)]
     await asyncio.gather(*(swap(api, dataset) for dataset in datasets))
-    count = "SELECT count(*) FROM dataset WHERE state = 'active'"
-    assert await api.pool.fetchval(count) == 1
+    # in force is the one that was recorded last
+    latest = "SELECT dataset_id FROM activation ORDER BY id DESC LIMIT 1"
+    async with db.acquire(api.pool) as conn:
+        in_force = await authorities.active_dataset(conn)
+    assert in_force is not None
+    assert await api.pool.fetchval(latest) == in_force["id"]
     assert await api.pool.fetchval("SELECT count(*) FROM authority") == 4
 
 

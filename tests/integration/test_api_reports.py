@@ -154,7 +154,7 @@ async def test_the_loser_of_a_race_waits_for_the_winner(api: Api) -> None:
 
 async def test_a_retry_is_answered_under_a_catalogue_that_would_refuse_it(api: Api) -> None:
     first = await api.post_report(idempotency_key="k")
-    await api.pool.execute("UPDATE dataset SET state = 'retired', retired_at = now()")
+    await api.pool.execute("DELETE FROM activation")
     await api.app.state.wiring.live.refresh(api.pool)
     refused = await api.post_report()
     assert slug(refused) == "no-active-dataset"

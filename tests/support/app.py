@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,12 @@ class Shelf:
             raise DatasetError(f"{folder} is no dataset") from None
 
 
-async def activate(conn: asyncpg.Connection, dataset: Dataset) -> authorities.Activation:
+async def activate(
+    conn: asyncpg.Connection, dataset: Dataset, *, from_at: datetime | None = None
+) -> authorities.Activation:
     return await authorities.activate_dataset(
         conn,
+        from_at=from_at,
         version=dataset.version,
         location=f"/shelf/{dataset.version}",
         manifest=dataset.manifest,

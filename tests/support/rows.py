@@ -35,8 +35,8 @@ async def api_key(conn: asyncpg.Connection) -> UUID:
 async def dataset(conn: asyncpg.Connection) -> int:
     return await conn.fetchval(
         """
-        INSERT INTO dataset (version, location, manifest, state)
-        VALUES ($1, '/nowhere', '{}', 'staged') RETURNING id
+        INSERT INTO dataset (version, location, manifest)
+        VALUES ($1, '/nowhere', '{}') RETURNING id
         """,
         f"test-{uuid4().hex}",
     )
