@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import asyncpg
 
-from api import db
-from api.routing import authorities_of
+from api import db, london
+from api.routing import bodies_of, successions_of
 from api.store.authorities import activate_dataset, active_dataset
 from boundaries.dataset import Dataset, DatasetError, open_dataset
 from georouter.codec import IndexFormatError
-from georouter.model import Category
+from georouter.model import Rules
 from georouter.router import Router
 
 
@@ -36,17 +36,24 @@ class Activated:
 
 
 async def activate(
-    folder: Path, *, categories: Mapping[str, Category], data_dir: Path, dsn: str, commit: bool
+    folder: Path,
+    *,
+    rules: Rules,
+    data_dir: Path,
+    dsn: str,
+    commit: bool,
+    on: date | None = None,
 ) -> Activated:
     """Put the dataset in `folder` in force; without `commit` only find out what that would do.
+
+    At once, or at midnight of the day `on` in the United Kingdom.
 
     Raises `DatasetError`, `IndexFormatError`, `MissingLayer`, `SchemaOutdated` and
     `DatabaseUnavailable`.
     """
     dataset = open_dataset(folder)
-    Router(  # or it says why not
-        dataset.index, categories=categories, dataset=dataset.version, roads=dataset.roads
-    )
+    # or it says why not
+    Router(dataset.index, rules=rules, dataset=dataset.version, roads=dataset.roads)
     home = data_dir / "datasets" / dataset.version
     conn = await db.connect(dsn)
     try:
@@ -54,7 +61,7 @@ async def activate(
             await db.check_schema(conn)
             if commit:
                 _keep(folder, home, dataset)
-            return await _activate(conn, dataset, home, categories, commit=commit)
+            return await _activate(conn, dataset, home, rules, on=on, commit=commit)
     finally:
         await conn.close(timeout=5.0)
 
@@ -63,8 +70,9 @@ async def _activate(
     conn: asyncpg.Connection,
     dataset: Dataset,
     home: Path,
-    categories: Mapping[str, Category],
+    rules: Rules,
     *,
+    on: date | None,
     commit: bool,
 ) -> Activated:
     transaction = conn.transaction()
@@ -76,7 +84,9 @@ async def _activate(
             version=dataset.version,
             location=str(home),
             manifest=dataset.manifest,
-            areas=authorities_of(dataset, categories),
+            areas=[*dataset.authorities, *bodies_of(dataset, rules)],
+            handovers=successions_of(rules),
+            from_at=london.begins(on) if on is not None else None,
         )
     except BaseException:
         await transaction.rollback()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from api import db, errors, telemetry
 from api.delivery.outbox import Notifier
 from api.routes import authorities, endpoints, health, locate, reports
 from api.routes.wiring import Wiring, attach
-from api.routing import LiveRouting, load_categories
+from api.routing import LiveRouting, load_rules
 from api.settings import Settings
 from boundaries.dataset import Dataset, open_dataset
 
@@ -47,14 +48,15 @@ def create_app(
     dsn: str | None = None,
     open_folder: Callable[[Path], Dataset] = open_dataset,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    clock: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """Make the web application; raises `CategoriesError`.
+    """Make the web application; raises `RulesError`.
 
     `dsn` names the database where the caller knows it already; otherwise the settings do. Starting
     it raises `DatabaseUnavailable`, `SchemaOutdated` or `EmbeddedPostgresError`.
     """
     telemetry.configure()
-    categories = load_categories(settings.categories)
+    rules = load_rules(settings.rules)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -63,7 +65,7 @@ def create_app(
         async with await db.create_pool(database, size=settings.database_pool) as pool:
             async with db.acquire(pool) as conn:
                 await db.check_schema(conn)
-            live = LiveRouting(categories=categories, open_folder=open_folder)
+            live = LiveRouting(rules=rules, clock=clock, open_folder=open_folder)
             await live.refresh(pool)
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))

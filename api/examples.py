@@ -35,6 +35,8 @@ DECISION: dict[str, Any] = {
     "category": "pothole",
     "tier": "highway",
     "dataset": "doggerland-1",
+    "rules": "5b0c2f1e",
+    "as_of": "2026-11-02",
     "authority": {"id": AUTHORITY_ID, "code": "D06000001", "name": "Hearthmere"},
     "candidates": [
         {
@@ -44,6 +46,8 @@ DECISION: dict[str, Any] = {
             "reason": "inside its boundary",
             "distance_m": 0.0,
             "road": None,
+            "agreement": None,
+            "succeeds": None,
         }
     ],
     "question": None,

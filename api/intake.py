@@ -54,7 +54,7 @@ async def accept(
     key = idempotency_key if idempotency_key is not None else f"§{report_id}"
     try:
         table = live.require()
-        decision, authority = table.place(body)
+        decision, authority = table.place(body, as_of=live.today())
     except (PlaceError, UnknownCategory, NotACandidate):
         # A retry of what was accepted under another dataset or catalogue gets its old answer.
         replay = await _replay(body, key, caller, pool) if idempotency_key else None
@@ -71,6 +71,8 @@ async def accept(
             lon=body.lon,
             lat=body.lat,
             accuracy_m=body.accuracy_m,
+            road_ref=body.road_ref,
+            chosen=body.chosen,
             observed_at=body.observed_at,
             category=body.category,
             description=body.description,

@@ -1,4 +1,4 @@
-"""What decides here and now: the catalogue of categories, and the boundary dataset in force.
+"""What decides here and now: the rules, and the boundary dataset in force.
 
 `LiveRouting` follows the dataset that the database calls active and swaps whole tables, so that a
 request sees one dataset from beginning to end. A dataset that cannot be opened never takes the
@@ -8,159 +8,115 @@ place of one that works. It does not activate datasets; operators do.
 from __future__ import annotations
 
 import asyncio
-import re
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Protocol
 
 import asyncpg
 import structlog
 
-from api import db
+from api import db, london
 from api.errors import NoActiveDataset, OutsideServiceArea, SwappedAxes
-from api.schemas import AuthorityRef, CandidateOut, DecisionOut, Place, ReportIn
+from api.schemas import AuthorityRef, CandidateOut, DecisionOut
 from api.store import authorities
+from api.store.authorities import Handover
 from boundaries.dataset import Dataset, DatasetError, open_dataset
 from georouter.codec import IndexFormatError
-from georouter.model import Area, Category, DecisionState, Delegation, MissingLayer, RoadRule, Tier
+from georouter.model import Area, DecisionState, MissingLayer, Rules, matches
 from georouter.router import Router
+from georouter.rules import FILES, SHIPPED, RulesError, parse_rules
 
-SHIPPED_CATEGORIES = Path(__file__).with_name("categories.toml")
-MAX_CODE = 64
+UNUSABLE: Final = (DatasetError, IndexFormatError, MissingLayer, OSError)
+"""What opening a dataset may raise."""
 
 log = structlog.get_logger()
 
 
-class CategoriesError(Exception):
-    """A categories file that cannot be used; the message names the file, the place and a remedy."""
+class Asking(Protocol):
+    """What a question about a place says: a report does, or a request to route without one."""
+
+    @property
+    def lon(self) -> float:
+        """Longitude in degrees."""
+
+    @property
+    def lat(self) -> float:
+        """Latitude in degrees."""
+
+    @property
+    def category(self) -> str:
+        """The category's code."""
+
+    @property
+    def accuracy_m(self) -> float | None:
+        """How uncertain the position is."""
+
+    @property
+    def road_ref(self) -> str | None:
+        """The road that it is said to be on."""
+
+    @property
+    def chosen(self) -> str | None:
+        """The candidate that was named."""
 
 
-# --- categories -----------------------------------------------------------------------------------
+# --- rules ----------------------------------------------------------------------------------------
 
 
-def load_categories(path: Path | None) -> dict[str, Category]:
-    """The catalogue in `path`, or the shipped one, by code; raises `CategoriesError`."""
-    path = path or SHIPPED_CATEGORIES
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CategoriesError(
-            f"{path} cannot be read ({error.strerror}); correct GEOROUTER_CATEGORIES, or unset it "
-            "to use the categories shipped"
-        ) from None
-    except ValueError as error:
-        raise CategoriesError(f"{path} is no TOML: {error}; correct that line") from None
-    _check_keys(path, "the file", tables, {"tiers", "categories"})
-    tiers = {code: _tier(path, code, entry) for code, entry in tables["tiers"].items()}
-    found = {
-        code: _category(path, code, entry, tiers) for code, entry in tables["categories"].items()
-    }
-    if not found:
-        raise CategoriesError(f"{path} has no categories; add a [categories.<code>] table")
-    return found
+def load_rules(folder: Path | None) -> Rules:
+    """The rules shipped, each file replaced by the one in `folder`; raises `RulesError`.
+
+    A folder without any of the files is a mistake, and said.
+    """
+    files = {name: SHIPPED / name for name in FILES}
+    if folder is not None:
+        own = {name: folder / name for name in FILES if (folder / name).is_file()}
+        if not own:
+            raise RulesError(
+                str(folder),
+                0,
+                f"there is none of {', '.join(FILES)} here; correct GEOROUTER_RULES, or unset it "
+                "to use the rules shipped",
+            )
+        files |= own
+    texts = {}
+    for name, path in files.items():
+        try:
+            texts[name] = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise RulesError(str(path), 0, f"it cannot be read: {error}") from None
+    return parse_rules(texts)
 
 
-def _tier(path: Path, name: str, entry: object) -> Tier:
-    table = _check_keys(
-        path, f"tier {name!r}", entry, {"layers"}, optional={"roads", "delegations"}
-    )
-    layers = table["layers"]
-    if not isinstance(layers, list) or not layers or not all(_is_text(item) for item in layers):
-        raise CategoriesError(
-            f"{path}: tier {name!r}: layers must list layer names, the right one first, such as "
-            '["highway", "district"]'
-        )
-    roads = table.get("roads", [])
-    if not isinstance(roads, list):
-        raise CategoriesError(
-            f"{path}: tier {name!r}: roads must list tables, the first in rank first, such as "
-            '[{layer = "trunk"}]'
-        )
-    rules = tuple(_road_rule(path, f"tier {name!r}, roads", item) for item in roads)
-    handed = table.get("delegations", [])
-    if not isinstance(handed, list):
-        raise CategoriesError(f"{path}: tier {name!r}: delegations must list tables")
-    delegations = tuple(_delegation(path, f"tier {name!r}, delegations", item) for item in handed)
-    return Tier(name=name, layers=tuple(layers), roads=rules, delegations=delegations)
+def bodies_of(dataset: Dataset, rules: Rules) -> list[Area]:
+    """Who is named by the rules only: stand-ins by agreement, and successors.
+
+    Only those that concern somebody in the dataset.
+    """
+    known = {area.code for area in dataset.authorities}
+    numbers = {road.number for stretches in dataset.roads.values() for road in stretches.values()}
+    found: dict[str, Area] = {}
+    for one in rules.agreements:
+        here = not one.areas or any(matches(code, one.areas) for code in known)
+        if here and (not one.roads or numbers & set(one.roads)):
+            found[one.body] = Area("", one.body, one.body_name)
+    for succession in rules.successions:
+        if known.union(found) & set(succession.ends):
+            for after in succession.successors:
+                found[after.code] = Area("", after.code, after.name)
+    return [area for code, area in found.items() if code not in known]
 
 
-def _delegation(path: Path, where: str, entry: object) -> Delegation:
-    table = _check_keys(path, where, entry, {"codes", "body", "name", "reason"})
-    if not all(_is_text(value) for value in table.values()):
-        raise CategoriesError(f"{path}: {where}: codes, body, name and reason must be texts")
-    return Delegation(table["codes"], table["body"], table["name"], table["reason"])
-
-
-def _road_rule(path: Path, where: str, entry: object) -> RoadRule:
-    table = _check_keys(path, where, entry, {"layer"}, optional={"number"})
-    number = table.get("number", "")
-    if not _is_text(table["layer"]) or not isinstance(number, str):
-        raise CategoriesError(f"{path}: {where}: layer and number must be texts")
-    try:
-        re.compile(number)
-    except re.error as error:
-        raise CategoriesError(
-            f"{path}: {where}: number {number!r} is no regular expression: {error}; correct it"
-        ) from None
-    return RoadRule(layer=table["layer"], number=number)
-
-
-def _category(path: Path, code: str, entry: object, tiers: Mapping[str, Tier]) -> Category:
-    where = f"category {code!r}"
-    table = _check_keys(path, where, entry, {"name", "description", "tier"})
-    if len(code) > MAX_CODE:
-        raise CategoriesError(f"{path}: {where}: a code has at most {MAX_CODE} characters")
-    for field in ("name", "description", "tier"):
-        if not _is_text(table[field]):
-            raise CategoriesError(f"{path}: {where}: {field} must be a text that says something")
-    if table["tier"] not in tiers:
-        raise CategoriesError(
-            f"{path}: {where}: there is no tier {table['tier']!r}; take one of "
-            f"{', '.join(sorted(tiers))}, or add [tiers.{table['tier']}]"
-        )
-    return Category(
-        code=code,
-        name=table["name"],
-        description=table["description"],
-        tier=tiers[table["tier"]],
-    )
-
-
-def _check_keys(
-    path: Path,
-    where: str,
-    entry: object,
-    wanted: set[str],
-    *,
-    optional: AbstractSet[str] = frozenset(),
-) -> dict[str, Any]:
-    """The entry as a table that has the wanted keys, and beyond them optional ones only."""
-    if not isinstance(entry, dict):
-        raise CategoriesError(f"{path}: {where} must be a table with {', '.join(sorted(wanted))}")
-    for key in sorted(wanted - entry.keys()):
-        raise CategoriesError(f"{path}: {where} has no {key}; add it")
-    for key in sorted(entry.keys() - wanted - optional):
-        raise CategoriesError(f"{path}: {where}: {key!r} means nothing here; remove or correct it")
-    return entry
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def authorities_of(dataset: Dataset, categories: Mapping[str, Category]) -> list[Area]:
-    """Who can be responsible by a dataset and a catalogue: areas, road bodies, and delegates."""
-    found = dataset.authorities
-    delegates = {
-        delegation.body: Area(area.layer, delegation.body, delegation.body_name)
-        for tier in dict.fromkeys(category.tier for category in categories.values())
-        for delegation in tier.delegations
-        for area in dataset.index.areas
-        if delegation.applies_to(area.code)
-    }
-    return [*found, *delegates.values()]
+def successions_of(rules: Rules) -> list[Handover]:
+    """The successions of the rules, in codes and instants."""
+    return [
+        Handover(code, heir.code, london.begins(one.on), one.reason)
+        for one in rules.successions
+        for code in one.ends
+        for heir in one.successors
+        if not any(code in other.areas for other in one.successors) or code in heir.areas
+    ]
 
 
 # --- the table in force ---------------------------------------------------------------------------
@@ -170,21 +126,17 @@ class RoutingTable:
     """One dataset version with the authorities behind its codes. Immutable; share it freely."""
 
     def __init__(
-        self,
-        dataset: Dataset,
-        *,
-        categories: Mapping[str, Category],
-        dataset_id: int,
-        refs: Iterable[AuthorityRef],
+        self, dataset: Dataset, *, rules: Rules, dataset_id: int, refs: Iterable[AuthorityRef]
     ) -> None:
         """Raise `DatasetError` if a code stands for no authority, and `MissingLayer`."""
         self.dataset_id = dataset_id
         self.version = dataset.version
         self._router = Router(
-            dataset.index, categories=categories, dataset=dataset.version, roads=dataset.roads
+            dataset.index, rules=rules, dataset=dataset.version, roads=dataset.roads
         )
+        self._rules = rules.version
         self._refs = {ref.code: ref for ref in refs}
-        responsible = authorities_of(dataset, categories)
+        responsible = [*dataset.authorities, *bodies_of(dataset, rules)]
         missing = sorted({area.code for area in responsible} - self._refs.keys())
         if missing:
             raise DatasetError(
@@ -192,10 +144,15 @@ class RoutingTable:
                 "activate the dataset again"
             )
 
-    def decide(self, asked: Place | ReportIn) -> DecisionOut:
+    def authority(self, code: str) -> AuthorityRef | None:
+        """The authority with this code."""
+        return self._refs.get(code)
+
+    def decide(self, asked: Asking, *, as_of: date, refused: Collection[str] = ()) -> DecisionOut:
         """Who is responsible; outside the service area, nobody.
 
-        Raises `UnknownCategory` and `NotACandidate`.
+        `refused` are the codes of those who have said that it is not theirs. Raises
+        `UnknownCategory` and `NotACandidate`.
         """
         decision = self._router.route(
             lon=asked.lon,
@@ -204,6 +161,8 @@ class RoutingTable:
             accuracy_m=asked.accuracy_m,
             road_ref=asked.road_ref,
             chosen=asked.chosen,
+            as_of=as_of,
+            refused=refused,
         )
         responsible = decision.responsible
         return DecisionOut(
@@ -213,27 +172,31 @@ class RoutingTable:
             category=decision.category,
             tier=decision.tier,
             dataset=decision.dataset,
+            rules=self._rules,
+            as_of=as_of,
             authority=self._refs[responsible.code] if responsible else None,
             candidates=[
                 CandidateOut(
                     code=candidate.code,
                     name=candidate.name,
-                    layer=candidate.layer,
+                    layer=candidate.layer or None,
                     reason=candidate.reason,
                     distance_m=candidate.distance_m,
                     road=candidate.road or None,
+                    agreement=candidate.agreement or None,
+                    succeeds=candidate.succeeds or None,
                 )
                 for candidate in decision.candidates
             ],
             question=decision.question or None,
         )
 
-    def place(self, asked: ReportIn) -> tuple[DecisionOut, AuthorityRef]:
+    def place(self, asked: Asking, *, as_of: date) -> tuple[DecisionOut, AuthorityRef]:
         """The decision and the authority that a report is forwarded to.
 
         Raises `OutsideServiceArea`, `SwappedAxes`, `UnknownCategory`, `NotACandidate`.
         """
-        decision = self.decide(asked)
+        decision = self.decide(asked, as_of=as_of)
         if decision.authority is not None:
             return decision, decision.authority
         if decision.rule == "swapped-axes":
@@ -252,22 +215,30 @@ class RoutingTable:
 
 
 class LiveRouting:
-    """The routing table in force, kept up with the dataset that is active in the database.
+    """The routing table in force, kept up with the activations that the database records.
 
-    `current` is replaced as a whole. `fault` says why the active dataset is not the one in
-    `current`, and is None when all is well.
+    `current` is replaced as a whole. `fault` says why the dataset that should be in force is not
+    the one in `current`, and is None when all is well. `clock` gives Unix seconds.
     """
 
     def __init__(
         self,
         *,
-        categories: Mapping[str, Category],
+        rules: Rules,
+        clock: Callable[[], float],
         open_folder: Callable[[Path], Dataset] = open_dataset,
     ) -> None:
+        self.rules = rules
         self.current: RoutingTable | None = None
         self.fault: str | None = "no dataset was looked for yet"
-        self._categories = categories
+        self._clock = clock
         self._open = open_folder
+        # Of other days, the last one asked about: who asks about a day asks about it often.
+        self._other: RoutingTable | None = None
+
+    def today(self) -> date:
+        """The day it is in the United Kingdom."""
+        return london.day_of(self._clock())
 
     def require(self) -> RoutingTable:
         """The table in force; raises `NoActiveDataset`."""
@@ -278,22 +249,42 @@ class LiveRouting:
             )
         return self.current
 
+    async def on(self, pool: asyncpg.Pool, day: date) -> RoutingTable:
+        """The table of a day, past or to come; raises `NoActiveDataset`, `DatabaseUnavailable`.
+
+        Of a past day the one in force when it ended; of one to come, what is planned by now.
+        """
+        current = self.require()
+        if day == self.today():
+            return current
+        async with db.acquire(pool) as conn:
+            row = await authorities.active_dataset(conn, at=london.ends(day))
+        if row is None:
+            raise NoActiveDataset(f"no dataset was in force on {day}; ask about a later day")
+        for table in (current, self._other):
+            if table is not None and table.dataset_id == row["id"]:
+                return table
+        try:
+            self._other = await self._load(pool, row)
+        except UNUSABLE as error:
+            raise NoActiveDataset(
+                f"the dataset of {day}, {row['version']}, cannot be opened: {error}"
+            ) from None
+        return self._other
+
     async def refresh(self, pool: asyncpg.Pool) -> None:
-        """Take over the active dataset if it changed; raises `DatabaseUnavailable`."""
+        """Take over the dataset in force if it changed; raises `DatabaseUnavailable`."""
         async with db.acquire(pool) as conn:
             active = await authorities.active_dataset(conn)
-            if active is None:
-                self.current, self.fault = None, "no dataset is active"
-                return
-            if self.current is not None and self.current.dataset_id == active["id"]:
-                self.fault = None
-                return
-            rows = await authorities.authorities_by_code(conn)
-        refs = [AuthorityRef(code=row["code"], id=row["id"], name=row["name"]) for row in rows]
+        if active is None:
+            self.current, self.fault = None, "no dataset is active"
+            return
+        if self.current is not None and self.current.dataset_id == active["id"]:
+            self.fault = None
+            return
         try:
-            # In a thread: it maps a file and checks it, while requests go on with the old one.
-            self.current = await asyncio.to_thread(self._load, active, refs)
-        except (DatasetError, IndexFormatError, MissingLayer, OSError) as error:
+            self.current = await self._load(pool, active)
+        except UNUSABLE as error:
             fault = f"dataset {active['version']} cannot be opened: {error}"
             if fault != self.fault:
                 log.exception("dataset not opened", dataset=active["version"], fault=fault)
@@ -302,11 +293,21 @@ class LiveRouting:
             self.fault = None
             log.info("dataset in force", dataset=active["version"])
 
-    def _load(self, active: Mapping[str, Any], refs: Iterable[AuthorityRef]) -> RoutingTable:
-        opened = self._open(Path(active["location"]))
-        if opened.version != active["version"]:
-            raise DatasetError(f"{active['location']} holds {opened.version} instead")
-        return RoutingTable(opened, categories=self._categories, dataset_id=active["id"], refs=refs)
+    async def _load(self, pool: asyncpg.Pool, row: Mapping[str, Any]) -> RoutingTable:
+        # In a thread: it maps a file and checks it, while requests go on with the old one.
+        opened = await asyncio.to_thread(self._open, Path(row["location"]))
+        if opened.version != row["version"]:
+            raise DatasetError(f"{row['location']} holds {opened.version} instead")
+        async with db.acquire(pool) as conn:
+            # The rules may have changed since the dataset was activated.
+            await authorities.establish(
+                conn, bodies_of(opened, self.rules), successions_of(self.rules)
+            )
+            rows = await authorities.authorities_by_code(conn)
+        refs = [AuthorityRef(code=one["code"], id=one["id"], name=one["name"]) for one in rows]
+        return await asyncio.to_thread(
+            RoutingTable, opened, rules=self.rules, dataset_id=row["id"], refs=refs
+        )
 
     async def poll(self, pool: asyncpg.Pool, *, every_s: float) -> None:
         """Refresh for ever."""

@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -162,6 +162,13 @@ class Place(Asked):
     accuracy_m: Accuracy = None
     road_ref: RoadRef = None
     chosen: Chosen = None
+    as_of: Annotated[
+        date | None,
+        Field(
+            description="Route as on this day in the United Kingdom, e.g. 2027-04-01; today by "
+            "default."
+        ),
+    ] = None
 
 
 class EndpointIn(Asked):
@@ -230,11 +237,19 @@ class CandidateOut(Wire):
 
     code: str
     name: str
-    layer: str
+    layer: Annotated[
+        str | None, Field(description="The boundary layer, or null of an agreement's own ground.")
+    ]
     reason: str
     distance_m: float = 0.0
     road: Annotated[
         str | None, Field(description="The special road that it would be responsible for.")
+    ] = None
+    agreement: Annotated[
+        str | None, Field(description="The agreement by which it answers in another's place.")
+    ] = None
+    succeeds: Annotated[
+        str | None, Field(description="Code of the authority that it has taken over from.")
     ] = None
 
 
@@ -253,6 +268,10 @@ class DecisionOut(Wire):
     category: str
     tier: str
     dataset: str
+    rules: Annotated[str | None, Field(description="Version of the rules that decided.")] = None
+    as_of: Annotated[
+        date | None, Field(description="The day whose authorities and agreements count.")
+    ] = None
     authority: AuthorityRef | None
     candidates: list[CandidateOut]
     question: str | None = None

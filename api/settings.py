@@ -47,8 +47,10 @@ class Settings(BaseSettings):
         default_factory=default_data_dir,
         description="Folder of the embedded database and of the activated boundary datasets.",
     )
-    categories: Path | None = Field(
-        default=None, description="A categories file instead of the one shipped."
+    rules: Path | None = Field(
+        default=None,
+        description="Folder with rules of your own: categories.toml, agreements.toml, "
+        "successions.toml. Each replaces the one shipped.",
     )
     host: str = Field(default="127.0.0.1", description="Address the web process listens on.")
     port: int = Field(

@@ -56,6 +56,7 @@ class Index:
         self._compiled = compiled
         self.covering = _make_lookup(compiled)
         self._nearest = Nearest(compiled)
+        self._every = Layer("", 0, len(self.areas))
         self._lowest: dict[str, npt.NDArray[np.int32]] = {}
 
     @classmethod
@@ -86,13 +87,15 @@ class Index:
             covering=self.covering(lon=lon, lat=lat),
         )
 
-    def border_distances(
-        self, *, lon: float, lat: float, layer: str, within_m: float
-    ) -> tuple[NearBorder, ...]:
-        """As `nearest_border`, but of all areas: for one that covers the point, how deep it is."""
+    def borders_near(self, *, lon: float, lat: float, within_m: float) -> tuple[NearBorder, ...]:
+        """All areas of all layers whose border is within `within_m` metres, nearest first.
+
+        Of an area that covers the point it says how deep inside the point is. Otherwise as
+        `nearest_border`.
+        """
         check_coordinate(lon, lat)
         return self._nearest.borders(
-            lon=lon, lat=lat, layer=self._layer(layer), within_m=within_m, covering=()
+            lon=lon, lat=lat, layer=self._every, within_m=within_m, covering=()
         )
 
     def covering_many(

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from api.routing import load_categories
+from api.routing import load_rules
 from boundaries.build import canonical, layer_rings
 from boundaries.prove import Points
 from boundaries.readers import read_features
@@ -48,7 +48,7 @@ def main() -> int:
     polygons = {name: canonical(found.geometries)[0] for name, found in features.items()}
     rings = [layer_rings(name, features[name], polygons[name]) for name in files]
     one, two = Index(compile_index(rings[:1])), Index(compile_index(rings))
-    router = Router(two, categories=load_categories(None), dataset="bench")
+    router = Router(two, rules=load_rules(None), dataset="bench")
     random = np.random.default_rng(SEED)
     homes = postcodes(data / "truth_postcodes_100k.csv.gz") if real else None
     places = {

@@ -16,11 +16,12 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from api.routing import load_categories
+from api.routing import load_rules
 from boundaries.build import canonical, layer_rings
 from boundaries.readers import read_features
 from georouter import codec
@@ -42,7 +43,11 @@ def main() -> int:
         print(f"{data} is not here: the real boundaries and truths are needed", file=sys.stderr)
         return 4
     found: dict[str, dict[str, float]] = {}
-    pothole = {"pothole": load_categories(None)["pothole"]}
+    shipped = load_rules(None)
+    pothole = shipped.categories["pothole"]
+    # the truths know councils only, and these layers hold no special roads
+    councils = replace(pothole, tier=replace(pothole.tier, roads=()))
+    rules = replace(shipped, categories={"pothole": councils})
     truths = {
         "district": {"postcodes": list(_postcodes(data, county=False))},
         "highway": {
@@ -63,7 +68,7 @@ def main() -> int:
             for (said, right), n in wrong.most_common(3):
                 print(f"{'':36}{n:5} x {said}, truth {right}")
         if layer == "highway":
-            router = Router(index, categories=pothole, dataset=file)
+            router = Router(index, rules=rules, dataset=file)
             for truth, points in truths[layer].items():
                 found[f"router {truth}"] = figures = _route(router, points)
                 print(

@@ -72,7 +72,6 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     """The one table of expected failures, the narrower classes first."""
     from api.db import DatabaseUnavailable, MigrationRefused, SchemaOutdated
     from api.embedded import EmbeddedPostgresError
-    from api.routing import CategoriesError
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
     from georouter.codec import IndexFormatError
@@ -82,6 +81,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
         NotACandidate,
         UnknownCategory,
     )
+    from georouter.rules import RulesError
 
     yield (UsageError, InvalidCoordinate, NotACandidate), 2
     yield (SourceNotFoundError, DatasetNotFoundError, UnknownCategory, NotFoundError), 4
@@ -92,7 +92,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
             SourceError,
             DatasetError,
             IndexFormatError,
-            CategoriesError,
+            RulesError,
             SchemaOutdated,
             MissingLayer,
         ),
@@ -395,13 +395,13 @@ def boundaries_activate(
     """Put a dataset in force. Running web processes follow within seconds."""
     from api import db
     from api.activation import activate
-    from api.routing import load_categories
+    from api.routing import load_rules
 
     settings = _settings()
     done = asyncio.run(
         activate(
             folder,
-            categories=load_categories(settings.categories),
+            rules=load_rules(settings.rules),
             data_dir=settings.data_dir,
             dsn=db.resolve_dsn(settings),
             commit=commit,
@@ -437,13 +437,13 @@ def locate(
     as_json: Json = False,
 ) -> None:
     """Say who is responsible at a place, straight from a dataset folder."""
-    from api.routing import load_categories
+    from api.routing import load_rules
     from boundaries.dataset import open_dataset
     from georouter.router import Router
 
     opened = open_dataset(dataset)
-    categories = load_categories(_settings().categories)
-    router = Router(opened.index, categories=categories, dataset=opened.version, roads=opened.roads)
+    rules = load_rules(_settings().rules)
+    router = Router(opened.index, rules=rules, dataset=opened.version, roads=opened.roads)
     decision = router.route(
         lon=lon,
         lat=lat,

@@ -40,7 +40,7 @@ from api import db, embedded
 from api.activation import activate
 from api.auth import Role, create_key
 from api.delivery import signing
-from api.routing import load_categories
+from api.routing import load_rules
 from boundaries import sample
 from boundaries.build import build_dataset
 
@@ -141,8 +141,8 @@ async def _prepare(data_dir: Path, dsn: str) -> dict[str, str]:
     out = data_dir / "doggerland"
     now = datetime.now(UTC)  # noqa: TID251 - the edge
     manifest = build_dataset(sample.layer_files(), out, built_at=now, proof_points=7_000)
-    categories = load_categories(None)
-    await activate(out, categories=categories, data_dir=data_dir, dsn=dsn, commit=True)
+    rules = load_rules(None)
+    await activate(out, rules=rules, data_dir=data_dir, dsn=dsn, commit=True)
     console.print(f"  {manifest['version']}: {_count(manifest)} areas, in force")
     conn = await db.connect(dsn)
     try:

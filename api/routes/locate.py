@@ -35,7 +35,9 @@ async def locate(
 
     Within `accuracy_m` of a border `state` is "ambiguous" and `question` asks which candidate is
     meant; ask again with its code as `chosen` to settle it. Outside the service area `state` is
-    "outside", `authority` null and `candidates` empty.
+    "outside", `authority` null and `candidates` empty. `as_of` asks about another day: by the
+    dataset that was in force when it ended, or is planned to be, and the authorities of that day.
     """
-    table = wired.live.require()
-    return table.decide(place)
+    as_of = place.as_of or wired.live.today()
+    table = await wired.live.on(wired.pool, as_of)
+    return table.decide(place, as_of=as_of)

@@ -30,16 +30,30 @@ class Activation:
     new_authorities: int
 
 
-async def active_dataset(conn: asyncpg.Connection) -> asyncpg.Record | None:
-    """The dataset in force now: id, version, location."""
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """On an instant the authority with one code ends, and the one with the other takes over."""
+
+    predecessor: str
+    successor: str
+    at: datetime
+    reason: str
+
+
+async def active_dataset(
+    conn: asyncpg.Connection, *, at: datetime | None = None
+) -> asyncpg.Record | None:
+    """The dataset in force now, or just before the instant `at`: id, version, location."""
     return await conn.fetchrow(
         """
         SELECT dataset.id, version, location
         FROM activation JOIN dataset ON dataset.id = dataset_id
-        WHERE withdrawn_at IS NULL AND from_at <= clock_timestamp()
+        WHERE withdrawn_at IS NULL
+          AND from_at <= coalesce($1::timestamptz - interval '1 microsecond', clock_timestamp())
         ORDER BY from_at DESC, activation.id DESC
         LIMIT 1
-        """
+        """,
+        at,
     )
 
 
@@ -50,6 +64,7 @@ async def activate_dataset(
     location: str,
     manifest: Mapping[str, Any],
     areas: Iterable[Area],
+    handovers: Iterable[Handover] = (),
     from_at: datetime | None = None,
 ) -> Activation:
     """Put a dataset in force, now or at an instant to come, in one transaction.
@@ -60,8 +75,10 @@ async def activate_dataset(
     async with conn.transaction():
         # One activation at a time: two would each see the one before and record the same again.
         await conn.execute("SELECT pg_advisory_xact_lock($1)", ACTIVATION_LOCK)
+        areas = list(areas)
         names = {area.code: area.name for area in areas}
-        new = await _upsert_authorities(conn, names)
+        await _rename_authorities(conn, names)
+        new = await establish(conn, areas, handovers)
         dataset_id: int = await conn.fetchval(
             """
             INSERT INTO dataset (version, location, manifest)
@@ -79,12 +96,12 @@ async def activate_dataset(
                 -- what would be in force at that instant anyway
                 SELECT dataset_id
                 FROM activation
-                WHERE withdrawn_at IS NULL AND from_at <= coalesce($2, clock_timestamp())
+                WHERE withdrawn_at IS NULL AND from_at <= coalesce($2::timestamptz, clock_timestamp())
                 ORDER BY from_at DESC, id DESC
                 LIMIT 1
             ), recorded AS (
                 INSERT INTO activation (dataset_id, from_at)
-                SELECT $1, coalesce($2, clock_timestamp())
+                SELECT $1, coalesce($2::timestamptz, clock_timestamp())
                 WHERE NOT EXISTS (SELECT FROM latest WHERE dataset_id = $1)
                 RETURNING id
             )
@@ -99,8 +116,7 @@ async def activate_dataset(
 # --- authority ------------------------------------------------------------------------------------
 
 
-async def _upsert_authorities(conn: asyncpg.Connection, names: Mapping[str, str]) -> int:
-    codes = list(names)
+async def _rename_authorities(conn: asyncpg.Connection, names: Mapping[str, str]) -> None:
     await conn.execute(
         """
         UPDATE authority SET name = wanted.name
@@ -108,29 +124,76 @@ async def _upsert_authorities(conn: asyncpg.Connection, names: Mapping[str, str]
         JOIN authority_code USING (code)
         WHERE scheme = 'gss' AND authority.id = authority_id AND authority.name <> wanted.name
         """,
-        codes,
-        [names[code] for code in codes],
+        list(names),
+        list(names.values()),
     )
-    made: int = await conn.fetchval(
-        """
-        WITH missing AS MATERIALIZED (
-            -- materialised: the id made here must be the same in both inserts
-            SELECT gen_random_uuid() AS id, wanted.code, wanted.name
-            FROM unnest($1::text[], $2::text[]) AS wanted (code, name)
-            WHERE NOT EXISTS (
-                SELECT FROM authority_code WHERE scheme = 'gss' AND code = wanted.code
+
+
+async def establish(
+    conn: asyncpg.Connection, areas: Iterable[Area], handovers: Iterable[Handover]
+) -> int:
+    """Make an authority for each code that has none, and record who follows whom, and when.
+
+    Returns how many were made. Running it again changes nothing; a handover whose date or reason
+    was corrected replaces the one before.
+    """
+    names = {area.code: area.name for area in areas}
+    handovers = list(handovers)
+    async with conn.transaction():
+        made: int = await conn.fetchval(
+            """
+            WITH missing AS MATERIALIZED (
+                -- materialised: the id made here must be the same in both inserts
+                SELECT gen_random_uuid() AS id, wanted.code, wanted.name
+                FROM unnest($1::text[], $2::text[]) AS wanted (code, name)
+                WHERE NOT EXISTS (
+                    SELECT FROM authority_code WHERE scheme = 'gss' AND code = wanted.code
+                )
+            ), label AS (
+                -- the code first: of two processes at once one makes the authority
+                INSERT INTO authority_code (scheme, code, authority_id)
+                SELECT 'gss', code, id FROM missing
+                ON CONFLICT (scheme, code) DO NOTHING
+                RETURNING authority_id
+            ), body AS (
+                INSERT INTO authority (id, name)
+                SELECT id, name FROM missing WHERE id IN (SELECT authority_id FROM label)
             )
-        ), body AS (
-            INSERT INTO authority (id, name) SELECT id, name FROM missing
-        ), label AS (
-            INSERT INTO authority_code (scheme, code, authority_id)
-            SELECT 'gss', code, id FROM missing
+            SELECT count(*) FROM label
+            """,
+            list(names),
+            list(names.values()),
         )
-        SELECT count(*) FROM missing
-        """,
-        codes,
-        [names[code] for code in codes],
-    )
+        await conn.execute(
+            """
+            WITH handover AS MATERIALIZED (
+                SELECT predecessor.authority_id AS predecessor_id,
+                       successor.authority_id AS successor_id, given.at, given.reason
+                FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[])
+                     AS given (predecessor, successor, at, reason)
+                JOIN authority_code AS predecessor
+                     ON predecessor.scheme = 'gss' AND predecessor.code = given.predecessor
+                JOIN authority_code AS successor
+                     ON successor.scheme = 'gss' AND successor.code = given.successor
+            ), ends AS (
+                UPDATE authority SET valid_to = handover.at
+                FROM handover
+                WHERE id = predecessor_id AND valid_to IS DISTINCT FROM handover.at
+            ), begins AS (
+                UPDATE authority SET valid_from = handover.at
+                FROM handover
+                WHERE id = successor_id AND valid_from IS DISTINCT FROM handover.at
+            )
+            INSERT INTO succession (predecessor_id, successor_id, reason)
+            SELECT predecessor_id, successor_id, reason FROM handover
+            ON CONFLICT (predecessor_id, successor_id) DO UPDATE SET reason = excluded.reason
+            WHERE succession.reason <> excluded.reason
+            """,
+            [one.predecessor for one in handovers],
+            [one.successor for one in handovers],
+            [one.at for one in handovers],
+            [one.reason for one in handovers],
+        )
     return made
 
 

@@ -23,6 +23,8 @@ async def insert_report(
     lon: float,
     lat: float,
     accuracy_m: float | None,
+    road_ref: str | None,
+    chosen: str | None,
     observed_at: datetime | None,
     category: str,
     description: str,
@@ -52,9 +54,11 @@ async def insert_report(
             SELECT id FROM endpoint WHERE authority_id = $13 AND state = 'active' FOR KEY SHARE
         ), stored AS (
             INSERT INTO report (id, api_key_id, lon, lat, accuracy_m, observed_at, category,
-                                description, decision, dataset_id, authority_id, held_on_receipt)
+                                description, decision, dataset_id, authority_id, held_on_receipt,
+                                road_ref, chosen)
             SELECT report_id, $2, $5::float8, $6::float8, $7::float8, $8::timestamptz, $9::text,
-                   $10::text, $11::jsonb, $12::bigint, $13, NOT EXISTS (SELECT FROM intake)
+                   $10::text, $11::jsonb, $12::bigint, $13, NOT EXISTS (SELECT FROM intake),
+                   $14::text, $15::text
             FROM fresh
             RETURNING id, received_at, held_on_receipt
         ), owed AS (
@@ -63,6 +67,9 @@ async def insert_report(
         ), waiting AS (
             INSERT INTO held (report_id, authority_id)
             SELECT id, $13 FROM stored WHERE held_on_receipt
+        ), told AS (
+            INSERT INTO report_event (report_id, n, kind, authority_id)
+            SELECT id, 1, 'received', $13 FROM stored
         )
         SELECT received_at, held_on_receipt FROM stored
         """,
@@ -79,6 +86,8 @@ async def insert_report(
         decision,
         dataset_id,
         authority_id,
+        road_ref,
+        chosen,
     )
 
 

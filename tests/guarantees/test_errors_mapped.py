@@ -29,7 +29,6 @@ ELSEWHERE = {
     "api.delivery.signing.InvalidSecret",
     "api.delivery.signing.InvalidSignature",
     "api.embedded.EmbeddedPostgresError",
-    "api.routing.CategoriesError",
 }
 
 

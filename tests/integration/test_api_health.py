@@ -217,7 +217,7 @@ async def test_a_failure_of_ours_shows_nothing_but_its_id(
     monkeypatch.setattr(sys, "stderr", log)
     secret_text = "the secret inside"
 
-    def fail(_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ValueError(secret_text)
 
     monkeypatch.setattr(api.app.state.wiring.live.current, "decide", fail)

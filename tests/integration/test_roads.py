@@ -12,7 +12,7 @@ import pytest
 import shapely
 
 from api.activation import activate
-from api.routing import load_categories
+from api.routing import load_rules
 from api.settings import Settings
 from boundaries import sample
 from boundaries.build import RoadsSource, build_dataset
@@ -25,7 +25,7 @@ from georouter.router import Router
 from tests.support.realdata import real_data
 
 TRUNK, CITY_ROADS = "D99000001", "D99000002"
-CATEGORIES = load_categories(None)
+RULES = load_rules(None)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,7 @@ def dataset(folder: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def router(dataset: Dataset) -> Router:
-    return Router(
-        dataset.index, categories=CATEGORIES, dataset=dataset.version, roads=dataset.roads
-    )
+    return Router(dataset.index, rules=RULES, dataset=dataset.version, roads=dataset.roads)
 
 
 def beside_d1(metres: float) -> tuple[float, float]:
@@ -133,7 +131,7 @@ def test_a_motorway_is_cleaned_by_its_operator(tmp_path: Path) -> None:
         proof_points=1_000,
     )
     opened = open_dataset(out)
-    router = Router(opened.index, categories=CATEGORIES, dataset="x", roads=opened.roads)
+    router = Router(opened.index, rules=RULES, dataset="x", roads=opened.roads)
     decision = at_d1(router, 1, category="litter")
     assert decision.rule == "special-road"
     assert decision.responsible is not None
@@ -145,7 +143,7 @@ async def test_the_bodies_become_authorities(
 ) -> None:
     settings = Settings(data_dir=tmp_path)
     done = await activate(
-        folder, categories=CATEGORIES, data_dir=settings.data_dir, dsn=database_url, commit=True
+        folder, rules=RULES, data_dir=settings.data_dir, dsn=database_url, commit=True
     )
     councils = {area.code for area in dataset.index.areas if area.layer in {"highway", "district"}}
     assert done.new_authorities == len(councils) + 2
@@ -159,9 +157,7 @@ async def test_a_damaged_copy_is_replaced_by_activating_again(
     version = open_dataset(folder).version
     copy = tmp_path / "datasets" / version / "index.grx"
     for _ in range(2):
-        await activate(
-            folder, categories=CATEGORIES, data_dir=tmp_path, dsn=database_url, commit=True
-        )
+        await activate(folder, rules=RULES, data_dir=tmp_path, dsn=database_url, commit=True)
         assert open_dataset(copy.parent).version == version
         copy.write_bytes(copy.read_bytes()[:-1])
 
@@ -203,7 +199,7 @@ def test_the_real_trunk_roads_of_the_east_of_england(tmp_path: Path) -> None:
         proof_points=7_000,
     )
     opened = open_dataset(tmp_path / "uk")
-    router = Router(opened.index, categories=CATEGORIES, dataset="uk", roads=opened.roads)
+    router = Router(opened.index, rules=RULES, dataset="uk", roads=opened.roads)
     lines = geopandas.read_parquet(data / "national_highways_area6.parquet")
     sampled = lines[lines.road.isin(["A12", "A14"])].sample(200, random_state=1)
     for line, road in zip(sampled.geometry, sampled.road, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -10,13 +11,14 @@ import pytest
 from georouter.geometry import SCALE
 from georouter.index import Index
 from georouter.model import (
+    Agreement,
     Candidate,
     Category,
     DecisionState,
-    Delegation,
     InvalidCoordinate,
     MissingLayer,
     NotACandidate,
+    Rules,
     Tier,
     UnknownCategory,
 )
@@ -28,7 +30,7 @@ WEST, SOUTH, SIDE = 20_000_000, 540_000_000, 100_000
 POTHOLE = Category("pothole", "Pothole", "A hole.", Tier("highway", ("highway", "district")))
 LITTER = Category("litter", "Litter", "Rubbish.", Tier("cleaning", ("district", "highway")))
 PARKING = Category("parking", "Parking", "A car.", Tier("city", ("city",)))
-CATEGORIES = {category.code: category for category in (POTHOLE, LITTER)}
+RULES = Rules("1", {category.code: category for category in (POTHOLE, LITTER)})
 
 
 def country(**pictures: str) -> Index:
@@ -44,7 +46,7 @@ def place(column: float, row: float) -> tuple[float, float]:
 
 
 INDEX = country(highway="AAB./ACB.", district="aabd/acbd")
-ROUTER = Router(INDEX, categories=CATEGORIES, dataset="test-1")
+ROUTER = Router(INDEX, rules=RULES, dataset="test-1")
 
 
 def candidate(letter: str, layer: str, reason: str, distance_m: float = 0.0) -> Candidate:
@@ -125,7 +127,7 @@ def test_where_the_right_layer_has_no_answer_the_next_is_marked_degraded() -> No
 
 
 def test_a_border_in_the_wrong_layer_is_degraded_first() -> None:
-    router = Router(country(highway="AB/AB"), categories=CATEGORIES, dataset="test-1")
+    router = Router(country(highway="AB/AB"), rules=RULES, dataset="test-1")
     lon, lat = place(1, 1)
 
     decision = router.route(lon=lon, lat=lat, category="litter")
@@ -135,7 +137,7 @@ def test_a_border_in_the_wrong_layer_is_degraded_first() -> None:
 
 
 def test_a_dataset_without_the_right_layer_is_degraded_everywhere() -> None:
-    router = Router(country(district="aab/acb"), categories=CATEGORIES, dataset="test-1")
+    router = Router(country(district="aab/acb"), rules=RULES, dataset="test-1")
     lon, lat = place(1.5, 1.5)
 
     assert router.route(lon=lon, lat=lat, category="pothole").state is DecisionState.DEGRADED
@@ -143,10 +145,10 @@ def test_a_dataset_without_the_right_layer_is_degraded_everywhere() -> None:
 
 
 def test_a_dataset_without_any_layer_of_a_tier_is_refused() -> None:
-    categories = {**CATEGORIES, "parking": PARKING}
+    rules = Rules("1", {**RULES.categories, "parking": PARKING})
 
     with pytest.raises(MissingLayer) as refused:
-        Router(INDEX, categories=categories, dataset="test-1")
+        Router(INDEX, rules=rules, dataset="test-1")
 
     assert str(refused.value) == (
         "dataset test-1 has the layers highway, district, but categories of tier 'city' ask city; "
@@ -168,7 +170,7 @@ def test_outside_is_an_answer_without_candidates() -> None:
 def test_outside_the_layers_that_answer_is_outside() -> None:
     router = Router(
         country(highway="A./A.", city=".K/.K"),
-        categories={"pothole": POTHOLE},
+        rules=Rules("1", {"pothole": POTHOLE}),
         dataset="test-1",
     )
     lon, lat = place(1.5, 1)
@@ -283,7 +285,7 @@ def test_a_choice_where_there_is_none_changes_nothing() -> None:
 
 
 def test_a_choice_does_not_make_up_for_a_missing_layer() -> None:
-    router = Router(country(highway="AB/AB"), categories=CATEGORIES, dataset="test-1")
+    router = Router(country(highway="AB/AB"), rules=RULES, dataset="test-1")
     lon, lat = place(1, 1)
 
     decision = router.route(lon=lon, lat=lat, category="litter", chosen="B")
@@ -292,7 +294,7 @@ def test_a_choice_does_not_make_up_for_a_missing_layer() -> None:
 
 
 def test_ground_in_no_area_goes_to_the_nearest_and_is_flagged() -> None:
-    router = Router(country(highway="A./A."), categories=CATEGORIES, dataset="test-1")
+    router = Router(country(highway="A./A."), rules=RULES, dataset="test-1")
     lon, lat = place(1, 1)
     pier, far = metres_east(lon, lat, 150), metres_east(lon, lat, 210)
 
@@ -315,41 +317,47 @@ def test_a_worse_position_never_removes_a_candidate_and_any_candidate_can_be_cho
             decision = ROUTER.route(**asked)
             codes = {one.code for one in decision.candidates}
             assert decision.rule
-            if decision.rule != "fallback-layer":
-                assert before <= codes
-                before = codes
+            assert before <= codes
+            before = codes
             for code in codes:
                 chosen = ROUTER.route(**asked, chosen=code)
                 assert chosen.responsible is not None
                 assert chosen.responsible.code == code
 
 
-def test_a_body_that_areas_have_handed_over_to_answers_for_them_without_doubt() -> None:
-    handed = Delegation("[AB]", "DEPT", "The Department", "it mends every road")
-    tier = Tier("highway", ("highway",), delegations=(handed,))
-    pothole = Category("pothole", "Pothole", "A hole.", tier)
-    router = Router(INDEX, categories={"pothole": pothole}, dataset="test-1")
+def test_a_body_that_answers_for_areas_by_agreement_does_so_without_doubt() -> None:
+    handed = Agreement(
+        "all-roads",
+        "DEPT",
+        "The Department",
+        "it mends every road",
+        frozenset({"pothole"}),
+        areas=("[AB]",),
+    )
+    router = Router(INDEX, rules=replace(RULES, agreements=(handed,)), dataset="test-1")
     lon, lat = place(2, 0.5)  # on the border of A and B
 
     between = router.route(lon=lon, lat=lat, category="pothole")
     lon, lat = near_the_border_of_a_and_c(5)
     beside_c = router.route(lon=lon, lat=lat, category="pothole")
 
-    assert (between.state, between.rule) == (DecisionState.CERTAIN, "covering-area")
+    assert (between.state, between.rule) == (DecisionState.CERTAIN, "agreement")
     assert [one.code for one in between.candidates] == ["DEPT"]
-    assert between.candidates[0].reason == "answers for Area A: it mends every road"
-    assert between.reason == "the point lies inside Area A, for which The Department answers"
+    assert between.candidates[0].agreement == "all-roads"
+    assert between.reason == (
+        "The Department answers here: answers for Area A: it mends every road"
+    )
     assert beside_c.state is DecisionState.AMBIGUOUS
     assert [one.code for one in beside_c.candidates] == ["DEPT", "C"]
 
 
 def test_the_same_input_gives_the_same_decision() -> None:
     again = Router(
-        country(highway="AAB./ACB.", district="aabd/acbd"), categories=CATEGORIES, dataset="test-1"
+        country(highway="AAB./ACB.", district="aabd/acbd"), rules=RULES, dataset="test-1"
     )
     for column in range(-1, 9):
         for row in range(-1, 5):
             lon, lat = place(column / 2, row / 2)
-            for category in CATEGORIES:
+            for category in RULES.categories:
                 one = ROUTER.route(lon=lon, lat=lat, category=category)
                 assert one == again.route(lon=lon, lat=lat, category=category)
