@@ -96,7 +96,8 @@ async def activate_dataset(
                 -- what would be in force at that instant anyway
                 SELECT dataset_id
                 FROM activation
-                WHERE withdrawn_at IS NULL AND from_at <= coalesce($2::timestamptz, clock_timestamp())
+                WHERE withdrawn_at IS NULL
+                  AND from_at <= coalesce($2::timestamptz, clock_timestamp())
                 ORDER BY from_at DESC, id DESC
                 LIMIT 1
             ), recorded AS (
