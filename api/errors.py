@@ -123,6 +123,10 @@ class NotFound(ResourceError):
     """No such thing, or none that this caller may see."""
 
 
+class ReportElsewhere(ResourceError):
+    """The report is with another authority by now."""
+
+
 class EndpointExists(ResourceError):
     """The authority already has an active endpoint at this address."""
 
@@ -166,6 +170,7 @@ TABLE: dict[type[Exception], Row] = {
     SwappedAxes: Row("swapped-axes", 422, "Longitude and latitude look swapped"),
     NoActiveDataset: Row("no-active-dataset", 503, "No boundary dataset is in force"),
     NotFound: Row("not-found", 404, "There is no such thing"),
+    ReportElsewhere: Row("report-elsewhere", 409, "The report is with another authority"),
     EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
 }
 

@@ -61,9 +61,62 @@ RECEIPT: dict[str, Any] = {
     "message": "Received. It is on its way to Hearthmere.",
     "links": {"self": f"/v1/reports/{REPORT_ID}"},
 }
+EVENT: dict[str, Any] = {
+    "n": 2,
+    "at": "2026-11-03T09:30:00Z",
+    "kind": "status",
+    "authority": "Hearthmere",
+    "state": "planned",
+    "reason": None,
+    "note": "Marked for repair in the coming week.",
+    "reference": "HM-2026-10433",
+    "expected_on": "2026-11-10",
+}
+UPDATE_IN: dict[str, Any] = {
+    "update_id": "10433-2",
+    "state": "planned",
+    "reason": None,
+    "responsible": None,
+    "note": "Marked for repair in the coming week.",
+    "reference": "HM-2026-10433",
+    "expected_on": "2026-11-10",
+}
+ANSWER_IN: dict[str, Any] = {"chosen": "D06000001", "road_ref": None}
+ASSIGN_IN: dict[str, Any] = {"authority": "D06000001"}
+TRIAGE_PAGE: dict[str, Any] = {
+    "items": [
+        {
+            "report_id": REPORT_ID,
+            "since": "2026-11-04T10:00:00Z",
+            "reason": "Hearthmere said that it is not theirs, and nobody else answers near here",
+            "category": "pothole",
+            "lon": 2.12,
+            "lat": 54.71,
+            "description": "Deep hole in the left lane, about 40 cm wide.",
+            "last": "Hearthmere",
+        }
+    ],
+    "next_cursor": None,
+}
 REPORT_OUT: dict[str, Any] = {
     **RECEIPT,
     "state": "forwarded",
+    "current": DECISION,
+    "status": "planned",
+    "events": [
+        {
+            "n": 1,
+            "at": "2026-11-02T08:15:04.120000Z",
+            "kind": "received",
+            "authority": "Hearthmere",
+            "state": None,
+            "reason": None,
+            "note": None,
+            "reference": None,
+            "expected_on": None,
+        },
+        EVENT,
+    ],
     "deliveries": [
         {
             "id": DELIVERY_ID,

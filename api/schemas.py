@@ -15,7 +15,14 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from api import examples
 from georouter.model import DecisionState
@@ -171,6 +178,77 @@ class Place(Asked):
     ] = None
 
 
+class AnswerIn(Asked):
+    """A reporter's answer to the question of a decision: a candidate, or the road that it is on."""
+
+    model_config = _shown(examples.ANSWER_IN)
+
+    chosen: Chosen = None
+    road_ref: RoadRef = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.chosen is None) == (self.road_ref is None):
+            raise ValueError("send chosen, the code of a candidate, or road_ref, not both")
+        return self
+
+
+UpdateState = Literal[
+    "acknowledged", "investigating", "planned", "in_progress", "fixed", "closed", "reopened"
+]
+ClosedReason = Literal["no_further_action", "duplicate", "not_responsible"]
+
+
+class UpdateIn(Asked):
+    """What an authority has to say about a report. The same `update_id` again changes nothing."""
+
+    model_config = _shown(examples.UPDATE_IN)
+
+    update_id: Annotated[
+        Name,
+        Field(min_length=1, max_length=100, description="Yours, new for each update of a report."),
+    ]
+    state: UpdateState
+    reason: Annotated[
+        ClosedReason | None, Field(description="Why it is closed; goes with `closed` only.")
+    ] = None
+    responsible: Annotated[
+        str | None,
+        Field(
+            max_length=64,
+            pattern="^[!-~]+$",
+            description="With `not_responsible`: code of the authority that is, if you know it.",
+        ),
+    ] = None
+    note: Annotated[
+        str | None,
+        Field(min_length=1, max_length=2000, description="For the reporter to read."),
+        BeforeValidator(_plain_text),
+    ] = None
+    reference: Annotated[Name | None, Field(min_length=1, max_length=100)] = None
+    expected_on: Annotated[
+        date | None, Field(description="The day by which it should be done.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _reasons_go_with_closed(self) -> Self:
+        if (self.state == "closed") != (self.reason is not None):
+            raise ValueError("closed needs a reason, and only closed has one")
+        if self.responsible is not None and self.reason != "not_responsible":
+            raise ValueError("responsible goes with the reason not_responsible")
+        return self
+
+
+class AssignIn(Asked):
+    """The authority that an operator gives a report to."""
+
+    model_config = _shown(examples.ASSIGN_IN)
+
+    authority: Annotated[
+        str, Field(min_length=1, max_length=64, pattern="^[!-~]+$", description="Its code.")
+    ]
+
+
 class EndpointIn(Asked):
     """Where an authority wants its reports sent."""
 
@@ -212,7 +290,7 @@ class AuthorityFilter(Page):
 
 
 DeliveryState = Literal["pending", "leased", "delivered", "dead", "cancelled"]
-Outcome = Literal["delivered", "deferred", "rejected", "gone"]
+Outcome = Literal["delivered", "deferred", "rejected", "gone", "not_ours"]
 
 
 class DeliveryFilter(Page):
@@ -333,13 +411,71 @@ class ReportDelivery(Wire):
     next_attempt_at: Time | None
 
 
+EventKind = Literal["received", "answered", "not_ours", "rerouted", "with_operator", "status"]
+
+
+class EventOut(Wire):
+    """Something that became of a report. `authority` is whom it went to, or who says so.
+
+    Of kind `status` the `state` is the authority's; "closed" does not mean "fixed".
+    """
+
+    model_config = _shown(examples.EVENT)
+
+    n: int
+    at: Time
+    kind: EventKind
+    authority: Annotated[str | None, Field(description="Its name.")]
+    state: UpdateState | None = None
+    reason: str | None = None
+    note: str | None = None
+    reference: str | None = None
+    expected_on: date | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From a row of events."""
+        told = {name: value for name, value in row["detail"].items() if name in cls.model_fields}
+        return cls(
+            n=row["n"], at=row["at"], kind=row["kind"], authority=row["authority_name"], **told
+        )
+
+
 class ReportOut(Receipt):
-    """A report's receipt and how far it has come since."""
+    """A report's receipt and how far it has come since.
+
+    `current` is the decision by now, `status` what the authority said last of its work.
+    """
 
     model_config = _shown(examples.REPORT_OUT)
 
-    state: Literal["held", "queued", "forwarded", "undeliverable"]
+    state: Literal["held", "queued", "forwarded", "undeliverable", "with_operator"]
+    current: DecisionOut
+    status: UpdateState | None
+    events: list[EventOut]
     deliveries: list[ReportDelivery]
+
+
+class TriageItem(Wire):
+    """A report that no rule finds a body for; `last` had it last."""
+
+    report_id: UUID
+    since: Time
+    reason: str
+    category: str
+    lon: float
+    lat: float
+    description: str
+    last: str
+
+
+class TriagePage(Wire):
+    """The operator's queue, the oldest first."""
+
+    model_config = _shown(examples.TRIAGE_PAGE)
+
+    items: list[TriageItem]
+    next_cursor: str | None
 
 
 class Code(Wire):

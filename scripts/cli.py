@@ -12,6 +12,7 @@ import dataclasses
 import json
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -145,12 +146,12 @@ def serve() -> None:
 
 @app.command()
 def worker() -> None:
-    """Run a worker process, which forwards reports."""
-    from api.delivery.worker import run_worker
+    """Run a worker process, which forwards reports and routes again what changes hands."""
+    from api.background import run_background
     from api.telemetry import configure
 
     configure()
-    asyncio.run(run_worker(_settings()))
+    asyncio.run(run_background(_settings()))
 
 
 @app.command()
@@ -434,6 +435,10 @@ def locate(
         str | None, typer.Option(help="Number of the road that it is on, such as A12.")
     ] = None,
     chosen: Annotated[str | None, typer.Option(help="Code of the candidate that is meant.")] = None,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The day whose bodies count, e.g. 2027-04-01."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say who is responsible at a place, straight from a dataset folder."""
@@ -451,9 +456,10 @@ def locate(
         accuracy_m=accuracy_m,
         road_ref=road_ref,
         chosen=chosen,
+        as_of=as_of.date() if as_of else None,
     )
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(decision)))
+        typer.echo(json.dumps(dataclasses.asdict(decision), default=str))
     elif decision.responsible is None:
         typer.echo(f"nobody ({decision.state})")
     else:
@@ -466,6 +472,41 @@ def locate(
             stderr.print(f"  {one.code}  {one.name}: {one.reason}", markup=False)
     if decision.responsible is None:
         sys.exit(4)
+
+
+@app.command()
+def explain(
+    report: Annotated[str, typer.Argument(help="The report's id.")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Say why a report is where it is, and whether today's dataset would decide otherwise."""
+    from uuid import UUID
+
+    from api import explain as explaining
+    from api import london
+    from api.routing import load_rules
+    from boundaries.dataset import open_dataset
+
+    try:
+        report_id = UUID(report)
+    except ValueError:
+        raise UsageError(f"{report!r} is no report id; the receipt has it") from None
+    rules = load_rules(_settings().rules)
+    today = london.day_of(time.time())
+
+    def ask(conn: Any) -> Any:
+        return explaining.explain(
+            conn, report_id, rules=rules, today=today, open_folder=open_dataset
+        )
+
+    found = _with_database(ask)
+    if found is None:
+        raise NotFoundError(f"no report has the id {report}")
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(found)))
+    else:
+        typer.echo("\n".join(found.sentences))
 
 
 @app.command()

@@ -20,7 +20,8 @@ import asyncpg
 import structlog
 
 from api import db
-from api.delivery.policy import Deferred, Delivered, Gone, Next, Outcome, Rejected
+from api.delivery.policy import Deferred, Delivered, Gone, Next, NotOurs, Outcome, Rejected
+from api.store import reroutes
 
 # The NOTIFY channel on which workers hear that something may be due
 WAKE_UP = "georouter_delivery"
@@ -192,10 +193,14 @@ async def settle(
 
     The token fences: when the lease has expired and someone else has claimed the delivery, or it
     was cancelled, nothing changes. An endpoint that is gone is suspended with the same statement;
-    what else it is owed stays pending.
+    what else it is owed stays pending. A report that is not theirs waits to be routed again. Call
+    it in a transaction.
     """
     kind, reference, error = _columns(outcome)
-    return await conn.fetchval(  # type: ignore[no-any-return]
+    if isinstance(outcome, NotOurs):
+        # The report before its deliveries, as all who hand it over lock them.
+        await conn.execute("SELECT FROM report WHERE id = $1 FOR NO KEY UPDATE", claimed.report_id)
+    settled: bool = await conn.fetchval(
         """
         WITH settled AS (
             UPDATE delivery
@@ -230,6 +235,16 @@ async def settle(
         _storable(outcome.answer),
         _storable(error[:ERROR_CHARS] if error else None),
     )
+    if settled and isinstance(outcome, NotOurs):
+        await reroutes.say_not_ours(
+            conn,
+            claimed.report_id,
+            authority_id=claimed.authority_id,
+            named=_storable(outcome.named),
+            note=None,
+            key=f"delivery:{claimed.delivery_id}",
+        )
+    return settled
 
 
 async def next_due_in(conn: asyncpg.Connection) -> float | None:
@@ -266,6 +281,8 @@ def _columns(outcome: Outcome) -> tuple[str, str | None, str | None]:
             return "rejected", None, why
         case Gone(why=why):
             return "gone", None, why
+        case NotOurs(why=why):
+            return "not_ours", None, why
 
 
 def _storable(text: str | None) -> str | None:

@@ -24,6 +24,8 @@ MAX_RETRY_AFTER_S = 24 * HOUR_S
 MAX_REJECTIONS = 3
 # A client error by its number, but one that passes: time-out, too early, too many requests
 _PASSING = {408, 425, 429}
+# Where a council's system refuses what it is told; 200 will do as well
+_NOT_OURS = {400, 404, 409, 410, 422}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +65,22 @@ class Gone(_Facts):
     why: str
 
 
-Outcome = Delivered | Deferred | Rejected | Gone
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotOurs(_Facts):
+    """It says that another body is responsible; `named` is the code of the one it names."""
+
+    why: str
+    named: str | None = None
+
+
+Outcome = Delivered | Deferred | Rejected | Gone | NotOurs
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
     """The delivery's state after an attempt; `delay_s` counts for a pending one."""
 
-    state: Literal["pending", "delivered", "dead"]
+    state: Literal["pending", "delivered", "dead", "cancelled"]
     delay_s: float = 0.0
 
 
@@ -79,9 +89,17 @@ def outcome_of(status: int, headers: Mapping[str, str], body: bytes, *, now: flo
     # Cut in the middle of a character: what is left of it goes.
     answer = body[:ANSWER_BYTES].decode("utf-8", "ignore")
     why = f"answered {status}"
+    said = _said(body)
+    if said.get("not_ours") is True and (200 <= status < 300 or status in _NOT_OURS):
+        return NotOurs(
+            status=status,
+            answer=answer,
+            why="says that it is not theirs",
+            named=_short_text(said.get("responsible")),
+        )
     if 200 <= status < 300 or status == 409:
         # 409 is how an endpoint that knows the webhook-id says "I have it already".
-        return Delivered(status=status, answer=answer, reference=_reference(body))
+        return Delivered(status=status, answer=answer, reference=_short_text(said.get("reference")))
     if status in _PASSING or status >= 500:
         wait_s = _retry_after_s(headers.get("retry-after", ""), now)
         return Deferred(status=status, answer=answer, why=why, retry_after_s=wait_s)
@@ -104,6 +122,8 @@ def after(
             return Next("delivered")
         case Gone():
             return Next("dead")
+        case NotOurs():
+            return Next("cancelled")
         case Rejected():
             given_up = rejections + 1 >= MAX_REJECTIONS
             wait_s = 0.0
@@ -120,16 +140,17 @@ def after(
     return Next("pending", max(jitter * scheduled_s, wait_s))
 
 
-def _reference(body: bytes) -> str | None:
-    """The authority's own number for the report, from an answer like {"reference": "A-12"}."""
+def _said(body: bytes) -> Mapping[str, object]:
+    """What a JSON object in an answer says: {"reference": "A-12"} is the authority's own number."""
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        return None
-    reference = answer.get("reference") if isinstance(answer, dict) else None
-    if isinstance(reference, str) and 0 < len(reference) <= REFERENCE_CHARS:
-        return reference
-    return None
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _short_text(value: object) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= REFERENCE_CHARS else None
 
 
 def _retry_after_s(value: str, now: float) -> float | None:

@@ -229,7 +229,7 @@ class _Worker:
         trouble = _Trouble()
         while True:
             try:
-                async with db.acquire(self._pool) as conn:
+                async with db.acquire(self._pool) as conn, conn.transaction():
                     return await outbox.settle(conn, claimed, outcome, following)
             except db.DatabaseUnavailable as error:
                 pause_s = trouble.seen(error)

@@ -34,11 +34,13 @@ CREATE TABLE succession (
     CHECK (predecessor_id <> successor_id)
 );
 
--- What the reporter's device said beside the place; the decision cannot be replayed without.
+-- What the reporter's device said beside the place; the decision cannot be replayed without. A
+-- report that is routed again keeps what its receipt said in `first_decision`.
 ALTER TABLE report
     ADD COLUMN road_ref text,
     ADD COLUMN chosen text,
-    ADD COLUMN answers jsonb NOT NULL DEFAULT '{}';
+    ADD COLUMN answers jsonb NOT NULL DEFAULT '{}',
+    ADD COLUMN first_decision jsonb;
 
 -- What became of a report, in order, append-only. `authority_id` is whom it concerns: who was given
 -- the report, or who said so. `key` makes repeating the same news harmless.

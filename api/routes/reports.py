@@ -9,10 +9,10 @@ from uuid import UUID
 import asyncpg
 from fastapi import APIRouter, Depends, Header, Response
 
-from api import db, errors, intake, schemas
+from api import db, errors, intake, rerouting, schemas
 from api.auth import Caller, Role, require_role
 from api.routes.wiring import Calling, Wired, json_only
-from api.store import reports
+from api.store import events, reports
 from georouter.model import NotACandidate, UnknownCategory
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
@@ -99,17 +99,61 @@ async def get_report(report_id: UUID, wired: Wired, caller: Calling) -> schemas.
     To the app that posted it, the authority it went to, and operators; for others it is not there.
     """
     async with db.acquire(wired.pool) as conn:
+        return await _show(conn, report_id, caller)
+
+
+@router.post(
+    "/{report_id}/answer",
+    operation_id="answerQuestion",
+    summary="Answer the question of a report's decision",
+    dependencies=[Depends(json_only)],
+    responses=errors.documented(
+        errors.MALFORMED_JSON,
+        errors.RoleForbidden,
+        errors.NotFound,
+        errors.MediaTypeUnsupported,
+        errors.VALIDATION_FAILED,
+        NotACandidate,
+        errors.NoActiveDataset,
+        *errors.KEYED,
+    ),
+)
+async def answer_question(
+    report_id: UUID, body: schemas.AnswerIn, wired: Wired, caller: Calling
+) -> schemas.ReportOut:
+    """Say which candidate is meant, or on which road it is. For the app that posted the report.
+
+    If another authority is responsible by the answer, the report goes there.
+    """
+    require_role(caller, Role.APP)
+    async with db.acquire(wired.pool) as conn:
+        async with conn.transaction():
+            await rerouting.answer(
+                conn,
+                report_id,
+                body,
+                table=wired.live.require(),
+                as_of=wired.live.today(),
+                api_key_id=caller.key_id,
+            )
+        shown = await _show(conn, report_id, caller)
+    wired.notifier.poke()
+    return shown
+
+
+async def _show(conn: asyncpg.Connection, report_id: UUID, caller: Caller) -> schemas.ReportOut:
+    async with conn.transaction(isolation="repeatable_read", readonly=True):
         rows = await reports.find_report(conn, report_id)
-    if not rows or not _may_see(caller, rows[0]):
-        raise errors.NotFound("there is no such report, or it is not yours to see")
-    return _shape(rows)
+        if not rows or not _may_see(caller, rows[0]):
+            raise errors.NotFound("there is no such report, or it is not yours to see")
+        return _shape(rows, await events.list_events(conn, report_id))
 
 
 def _may_see(caller: Caller, report: asyncpg.Record) -> bool:
     return caller.key_id == report["api_key_id"] or caller.manages(report["authority_id"])
 
 
-def _shape(rows: Sequence[asyncpg.Record]) -> schemas.ReportOut:
+def _shape(rows: Sequence[asyncpg.Record], happened: Sequence[asyncpg.Record]) -> schemas.ReportOut:
     report = rows[0]
     deliveries = [
         schemas.ReportDelivery(
@@ -132,17 +176,30 @@ def _shape(rows: Sequence[asyncpg.Record]) -> schemas.ReportOut:
         decision=schemas.DecisionOut.model_validate(report["decision"]),
         held=report["held_on_receipt"],
     )
-    state = _state(held=report["held"], deliveries=[delivery.state for delivery in deliveries])
-    return schemas.ReportOut(**dict(receipt), state=state, deliveries=deliveries)
+    told = [schemas.EventOut.of(row) for row in happened]
+    statuses = [event.state for event in told if event.state is not None]
+    state = _state(report, [row["state"] for row in rows if row["to_who_has_it"]])
+    return schemas.ReportOut(
+        **dict(receipt),
+        state=state,
+        current=schemas.DecisionOut.model_validate(report["current"]),
+        status=statuses[-1] if statuses else None,
+        events=told,
+        deliveries=deliveries,
+    )
 
 
 def _state(
-    *, held: bool, deliveries: Sequence[str]
-) -> Literal["held", "queued", "forwarded", "undeliverable"]:
-    """A report's state is what is best among its deliveries."""
+    report: asyncpg.Record, deliveries: Sequence[str]
+) -> Literal["held", "queued", "forwarded", "undeliverable", "with_operator"]:
+    """A report's state is what is best among its deliveries to the authority that has it."""
+    if report["with_operator"]:
+        return "with_operator"
+    if report["rerouting"]:
+        return "queued"
     if "delivered" in deliveries:
         return "forwarded"
-    if held:
+    if report["held"]:
         return "held"
     if "pending" in deliveries or "leased" in deliveries:
         return "queued"

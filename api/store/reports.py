@@ -97,7 +97,8 @@ async def find_posted(
     """The report that an idempotency key was used for."""
     return await conn.fetchrow(
         """
-        SELECT request_sha256, report.id, received_at, decision, held_on_receipt
+        SELECT request_sha256, report.id, received_at,
+               coalesce(first_decision, decision) AS decision, held_on_receipt
         FROM idempotency JOIN report ON report.id = report_id
         WHERE idempotency.api_key_id = $1 AND key = $2
         """,
@@ -113,14 +114,20 @@ async def find_report(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asy
     """
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
-        SELECT report.id, report.received_at, report.decision, report.held_on_receipt,
-               report.api_key_id, report.authority_id, held.report_id IS NOT NULL AS held,
+        SELECT report.id, report.received_at, report.decision AS current,
+               coalesce(report.first_decision, report.decision) AS decision,
+               report.held_on_receipt, report.api_key_id, report.authority_id,
+               held.report_id IS NOT NULL AS held,
+               EXISTS (SELECT FROM reroute WHERE report_id = report.id) AS rerouting,
+               EXISTS (SELECT FROM triage WHERE report_id = report.id) AS with_operator,
+               endpoint.authority_id = report.authority_id AS to_who_has_it,
                delivery.id AS delivery_id, delivery.endpoint_id, delivery.state,
                delivery.attempts, delivery.reference, delivery.settled_at, delivery.due_at,
                last.outcome AS last_outcome, last.status AS last_status
         FROM report
         LEFT JOIN held ON held.report_id = report.id
         LEFT JOIN delivery ON delivery.report_id = report.id
+        LEFT JOIN endpoint ON endpoint.id = delivery.endpoint_id
         LEFT JOIN LATERAL (
             SELECT outcome, status FROM attempt
             WHERE delivery_id = delivery.id AND outcome IS NOT NULL
@@ -132,3 +139,16 @@ async def find_report(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asy
         report_id,
     )
     return rows
+
+
+async def find_question(conn: asyncpg.Connection, report_id: UUID) -> asyncpg.Record | None:
+    """What decided about a report: its question, its decision by now, and that one's dataset."""
+    return await conn.fetchrow(
+        """
+        SELECT report.id, received_at, lon, lat, category, accuracy_m, road_ref, chosen, decision,
+               location
+        FROM report JOIN dataset ON dataset.id = dataset_id
+        WHERE report.id = $1
+        """,
+        report_id,
+    )

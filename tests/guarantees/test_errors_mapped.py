@@ -29,6 +29,7 @@ ELSEWHERE = {
     "api.delivery.signing.InvalidSecret",
     "api.delivery.signing.InvalidSignature",
     "api.embedded.EmbeddedPostgresError",
+    "api.rerouting.NobodyLeft",
 }
 
 

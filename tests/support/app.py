@@ -7,7 +7,8 @@ longitude 1.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -154,7 +155,7 @@ class Api:
 
 @asynccontextmanager
 async def started(
-    dsn: str, shelf: Shelf, **settings: Any
+    dsn: str, shelf: Shelf, *, clock: Callable[[], float] = time.time, **settings: Any
 ) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
     """The application between start and stop, and a client of it."""
     app = create_app(
@@ -168,6 +169,7 @@ async def started(
         ),
         dsn=dsn,
         open_folder=shelf.open,
+        clock=clock,
     )
     transport = httpx.ASGITransport(app)
     async with (

@@ -1,0 +1,55 @@
+"""The worker process: sends what is owed, and routes again what has changed hands.
+
+Its two halves share nothing but the database; any number of such processes run beside each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from api import db, rerouting
+from api.delivery.worker import run_worker
+from api.routing import LiveRouting, load_rules
+from api.settings import Settings
+from boundaries.dataset import Dataset, open_dataset
+
+
+async def run_background(
+    settings: Settings,
+    *,
+    stop: asyncio.Event | None = None,
+    clock: Callable[[], float] = time.time,
+    open_folder: Callable[[Path], Dataset] = open_dataset,
+) -> None:
+    """Work until `stop` is set, then finish what is in flight.
+
+    Without `stop`, SIGTERM and SIGINT set one. Raises `RulesError`, and as `run_worker` does.
+    """
+    if stop is None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    live = LiveRouting(rules=load_rules(settings.rules), clock=clock, open_folder=open_folder)
+    async with asyncio.TaskGroup() as tasks:
+        again = tasks.create_task(_reroute(settings, live))
+        try:
+            await run_worker(settings, stop=stop, clock=clock)
+        finally:
+            again.cancel()
+
+
+async def _reroute(settings: Settings, live: LiveRouting) -> None:
+    """Reroute for ever, on a pool of its own, from when there is a database."""
+    dsn = await asyncio.to_thread(db.resolve_dsn, settings)
+    while True:
+        try:
+            pool = await db.create_pool(dsn, size=2)
+        except db.DatabaseUnavailable:  # the worker tells of it
+            await asyncio.sleep(settings.dataset_poll_s)
+            continue
+        async with pool:
+            await rerouting.run(pool, live, every_s=settings.dataset_poll_s)

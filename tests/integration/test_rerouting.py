@@ -1,0 +1,409 @@
+"""Reports that change hands: "not ours", answers, authorities that end; and their explanation."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from api import db, rerouting
+from api.delivery import outbox, policy
+from api.explain import explain
+from api.routing import LiveRouting
+from api.store import authorities, reroutes
+from tests.support.app import (
+    IN_SHIRE,
+    IN_WEST,
+    ON_BORDER,
+    SHIRE,
+    VALE,
+    WEST,
+    Api,
+    Square,
+    activate,
+    serving,
+    slug,
+)
+
+# 7 m west of the border, in West
+BESIDE: dict[str, Any] = {"lon": 0.9999, "lat": 50.5}
+HALVES = """
+[[successions]]
+on = 2026-01-01
+reason = "the order"
+ends = ["X10000001", "X07000001"]
+
+[[successions.successors]]
+code = "NEW-SHIRE"
+name = "New Shire"
+"""
+BEFORE = datetime(2025, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+AFTER = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+
+
+async def reroute(api: Api) -> int:
+    return await rerouting.reroute_all(api.pool, api.app.state.wiring.live)
+
+
+async def shown(api: Api, report_id: str) -> dict[str, Any]:
+    response = await api.get(f"/v1/reports/{report_id}")
+    assert response.status_code == 200
+    return dict(response.json())
+
+
+async def update(
+    api: Api, code: str, report_id: str, *, key: str = "operator", **body: Any
+) -> httpx.Response:
+    return await api.client.post(
+        f"/v1/authorities/{api.authorities[code]}/reports/{report_id}/updates",
+        json={"update_id": "1", **body},
+        headers=api.headers(key),
+    )
+
+
+async def not_ours(api: Api, code: str, report_id: str, **body: Any) -> httpx.Response:
+    given = {"state": "closed", "reason": "not_responsible", **body}
+    return await update(api, code, report_id, **given)
+
+
+async def post(api: Api, path: str, body: dict[str, Any], *, key: str = "app") -> httpx.Response:
+    return await api.client.post(path, json=body, headers=api.headers(key))
+
+
+async def send(api: Api, outcome: policy.Outcome) -> None:
+    """Claim the one delivery that is due and settle it with an outcome."""
+    async with db.acquire(api.pool) as conn:
+        [claimed] = await outbox.claim(conn, limit=9, lease_s=60, per_endpoint=9)
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        following = policy.after(outcome, attempt=1, age_s=0, jitter=0)
+        assert await outbox.settle(conn, claimed, outcome, following)
+
+
+def story(report: dict[str, Any]) -> list[tuple[str, str | None]]:
+    return [(event["kind"], event["authority"]) for event in report["events"]]
+
+
+async def test_a_refusal_in_the_answer_sends_it_to_the_other_side(api: Api) -> None:
+    await api.register(WEST)
+    await api.register(SHIRE)
+    posted = (await api.post_report(**BESIDE)).json()
+    assert posted["decision"]["authority"]["name"] == "West"
+
+    body = b'{"not_ours": true}'
+    await send(api, policy.outcome_of(200, {}, body, now=0.0))
+    waiting = await shown(api, posted["id"])
+    assert (waiting["state"], waiting["deliveries"][0]["state"]) == ("queued", "cancelled")
+    assert await reroute(api) == 1
+    assert await reroute(api) == 0
+
+    report = await shown(api, posted["id"])
+    assert report["state"] == "queued"
+    assert report["current"]["authority"]["name"] == "Shire"
+    assert report["current"]["rule"] == "not-ours"
+    # what the receipt said stays
+    assert report["decision"] == posted["decision"]
+    assert story(report) == [("received", "West"), ("not_ours", "West"), ("rerouted", "Shire")]
+    await send(api, policy.Delivered(status=200))
+    assert (await shown(api, posted["id"]))["state"] == "forwarded"
+
+
+async def test_a_retry_still_gets_the_answer_of_the_receipt(api: Api) -> None:
+    posted = await api.post_report(idempotency_key="k", **BESIDE)
+    await not_ours(api, WEST, posted.json()["id"])
+    await reroute(api)
+    assert (await api.post_report(idempotency_key="k", **BESIDE)).json() == posted.json()
+
+
+async def test_a_council_names_who_it_is(api: Api) -> None:
+    posted = (await api.post_report(**IN_SHIRE)).json()
+    told = await not_ours(api, SHIRE, posted["id"], responsible=WEST, note="It is a private road.")
+    assert (told.status_code, told.json()["kind"]) == (201, "not_ours")
+    assert told.json()["note"] == "It is a private road."
+
+    await reroute(api)
+
+    report = await shown(api, posted["id"])
+    assert report["current"]["authority"]["name"] == "West"
+    assert report["current"]["rule"] == "named"
+    assert report["state"] == "held"  # West has no endpoint
+    async with db.acquire(api.pool) as conn:
+        assert await conn.fetchval("SELECT authority_id FROM held") == api.authorities[WEST]
+
+
+async def test_nobody_is_asked_twice_and_then_an_operator_is(api: Api) -> None:
+    posted = (await api.post_report(**BESIDE)).json()
+    for code in (WEST, SHIRE, VALE):  # each time naming the first, who has refused already
+        assert (await not_ours(api, code, posted["id"], responsible=WEST)).status_code == 201
+        assert await reroute(api) == 1
+
+    report = await shown(api, posted["id"])
+    assert report["state"] == "with_operator"
+    assert story(report) == [
+        ("received", "West"),
+        ("not_ours", "West"),
+        ("rerouted", "Shire"),
+        ("not_ours", "Shire"),
+        ("rerouted", "Vale"),
+        ("not_ours", "Vale"),
+        ("with_operator", None),
+    ]
+    queue = (await api.get("/v1/triage", key="operator")).json()["items"]
+    assert [(item["report_id"], item["last"]) for item in queue] == [(posted["id"], "Vale")]
+    assert slug(await api.get("/v1/triage", key="council")) == "forbidden"
+
+    path = f"/v1/triage/{posted['id']}/assign"
+    unknown = await post(api, path, {"authority": "X99"}, key="operator")
+    assert slug(unknown) == "validation-failed"
+    assert (await post(api, path, {"authority": SHIRE}, key="operator")).status_code == 204
+    report = await shown(api, posted["id"])
+    assert (report["state"], report["current"]["rule"]) == ("held", "operator")
+    assert (await api.get("/v1/triage", key="operator")).json()["items"] == []
+
+
+async def test_after_three_hops_an_operator_decides() -> None:
+    row = {"refused": ["a", "b", "c", "d"], "hops": 4}
+    with pytest.raises(rerouting.NobodyLeft, match="4 bodies have said"):
+        rerouting.again(row, None, as_of=date(2026, 1, 1))  # type: ignore[arg-type]
+
+
+async def test_the_same_update_again_changes_nothing(api: Api) -> None:
+    posted = (await api.post_report(**BESIDE)).json()
+    first = await update(api, WEST, posted["id"], key="council", state="planned", note="Soon.")
+    again = await update(api, WEST, posted["id"], key="council", state="fixed")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    refused = await not_ours(api, WEST, posted["id"], update_id="2")
+    await reroute(api)
+    repeated = await not_ours(api, WEST, posted["id"], update_id="2")
+    assert (refused.status_code, repeated.status_code) == (201, 200)
+    assert refused.json() == repeated.json()
+    assert await reroute(api) == 0
+    report = await shown(api, posted["id"])
+    assert report["status"] == "planned"
+    assert len(report["events"]) == 4
+
+
+async def test_who_may_say_what(api: Api) -> None:
+    posted = (await api.post_report(**BESIDE)).json()
+    asked = {"state": "fixed"}
+    assert slug(await update(api, WEST, posted["id"], key="app", **asked)) == "forbidden"
+    assert slug(await update(api, WEST, posted["id"], key="other council", **asked)) == "forbidden"
+    assert slug(await update(api, SHIRE, posted["id"], **asked)) == "not-found"
+    assert slug(await update(api, WEST, str(UUID(int=1)), **asked)) == "not-found"
+    await not_ours(api, WEST, posted["id"])
+    await reroute(api)
+    late = await update(api, WEST, posted["id"], update_id="9", **asked)
+    assert slug(late) == "report-elsewhere"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"state": "closed"},
+        {"state": "fixed", "reason": "duplicate"},
+        {"state": "closed", "reason": "duplicate", "responsible": "X06000001"},
+        {"state": "mended"},
+        {"state": "fixed", "note": ""},
+    ],
+)
+async def test_updates_that_make_no_sense(api: Api, body: dict[str, Any]) -> None:
+    posted = (await api.post_report(**BESIDE)).json()
+    assert slug(await update(api, WEST, posted["id"], **body)) == "validation-failed"
+
+
+async def test_the_reporter_s_answer_moves_it(api: Api) -> None:
+    await api.register(WEST)
+    posted = (await api.post_report(**ON_BORDER)).json()
+    assert posted["decision"]["question"] == "Is it in West or in Shire?"
+    path = f"/v1/reports/{posted['id']}/answer"
+
+    kept = (await post(api, path, {"chosen": WEST})).json()
+    assert (kept["current"]["rule"], kept["state"]) == ("chosen", "queued")
+    moved = (await post(api, path, {"chosen": SHIRE})).json()
+    assert (moved["current"]["authority"]["name"], moved["state"]) == ("Shire", "held")
+    assert [one["state"] for one in moved["deliveries"]] == ["cancelled"]
+    again = (await post(api, path, {"chosen": SHIRE})).json()
+    assert story(again) == [
+        ("received", "West"),
+        ("answered", None),
+        ("answered", None),
+        ("rerouted", "Shire"),
+        ("answered", None),
+    ]
+    back = (await post(api, path, {"chosen": WEST})).json()
+    assert (back["state"], back["deliveries"][0]["state"]) == ("queued", "pending")
+
+    assert slug(await post(api, path, {"chosen": VALE})) == "not-a-candidate"
+    assert slug(await post(api, path, {})) == "validation-failed"
+    assert slug(await post(api, path, {"chosen": WEST}, key="other app")) == "not-found"
+    assert slug(await post(api, path, {"chosen": WEST}, key="operator")) == "forbidden"
+
+
+async def test_two_processes_reroute_each_report_once(api: Api) -> None:
+    ids = [(await api.post_report(**BESIDE)).json()["id"] for _ in range(12)]
+    for report_id in ids:
+        await not_ours(api, WEST, report_id)
+    counts = await asyncio.gather(*(reroute(api) for _ in range(4)))
+    assert sum(counts) == len(ids)
+    for report_id in ids:
+        assert (await shown(api, report_id))["current"]["authority"]["name"] == "Shire"
+    assert await api.pool.fetchval("SELECT count(*) FROM held") == len(ids)
+
+
+# --- authorities that end -------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def ending(database_url: str, pool: asyncpg.Pool, tmp_path: Path) -> AsyncIterator[Api]:
+    """Shire and Vale ended at the beginning of 2026; the web process lives the second before."""
+    (tmp_path / "successions.toml").write_text(HALVES, encoding="utf-8")
+    async with serving(database_url, pool, rules=tmp_path, clock=lambda: BEFORE) as api:
+        yield api
+
+
+def later(api: Api) -> LiveRouting:
+    """The routing of a process that lives after the day."""
+    rules = api.app.state.wiring.live.rules
+    return LiveRouting(rules=rules, clock=lambda: AFTER, open_folder=api.shelf.open)
+
+
+async def test_on_the_day_what_was_not_delivered_goes_to_the_successor(ending: Api) -> None:
+    api = ending
+    listed = (await api.get("/v1/authorities", code="NEW-SHIRE")).json()["items"]
+    api.authorities = {**api.authorities, "NEW-SHIRE": UUID(listed[0]["id"])}
+    await api.register(SHIRE, url="http://127.0.0.1:9/old")
+    assert (await api.register("NEW-SHIRE", url="http://127.0.0.1:9/new")).status_code == 201
+    done = (await api.post_report(**IN_SHIRE)).json()["id"]
+    await send(api, policy.Delivered(status=200))
+    waiting = (await api.post_report(**IN_SHIRE)).json()["id"]
+    held = (await api.post_report(**IN_SHIRE, category="litter")).json()["id"]
+    assert (await shown(api, waiting))["decision"]["authority"]["name"] == "Shire"
+
+    live = later(api)
+    await live.refresh(api.pool)
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        assert await reroutes.wind_up(conn) == 2
+    assert await rerouting.reroute_all(api.pool, live) == 2
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        assert await reroutes.wind_up(conn) == 0
+
+    for report_id in (waiting, held):
+        report = await shown(api, report_id)
+        assert report["state"] == "queued"
+        assert report["current"]["authority"]["name"] == "New Shire"
+        assert report["current"]["rule"] == "successor"
+        assert [event["kind"] for event in report["events"]] == ["received", "rerouted"]
+    assert (await shown(api, done))["state"] == "forwarded"
+    states = await api.pool.fetch("SELECT url, state FROM endpoint ORDER BY url DESC")
+    assert [tuple(row) for row in states] == [
+        ("http://127.0.0.1:9/old", "deleted"),
+        ("http://127.0.0.1:9/new", "active"),
+    ]
+
+
+async def test_dates_are_midnights_in_london(ending: Api) -> None:
+    rows = await ending.pool.fetch("SELECT name, valid_from, valid_to FROM authority ORDER BY name")
+    midnight = datetime(2026, 1, 1, tzinfo=UTC)
+    assert [tuple(row) for row in rows] == [
+        ("New Shire", midnight, None),
+        ("Shire", None, midnight),
+        ("Vale", None, midnight),
+        ("West", None, None),
+    ]
+
+
+async def test_a_corrected_date_replaces_the_one_before(ending: Api) -> None:
+    handover = authorities.Handover(
+        SHIRE, "NEW-SHIRE", datetime(2027, 3, 31, 23, tzinfo=UTC), "the order, corrected"
+    )
+    async with db.acquire(ending.pool) as conn:
+        for _ in range(2):
+            assert await authorities.establish(conn, [], [handover]) == 0
+        ends = await conn.fetchval("SELECT valid_to FROM authority WHERE name = 'Shire'")
+        reasons = await conn.fetch("SELECT reason FROM succession ORDER BY reason")
+    assert ends == handover.at
+    assert [row["reason"] for row in reasons] == ["the order", "the order, corrected"]
+
+
+async def test_a_place_can_be_asked_about_another_day(ending: Api) -> None:
+    asked = {**IN_SHIRE, "category": "pothole"}
+    before = (await ending.get("/v1/locate", **asked)).json()
+    after = (await ending.get("/v1/locate", **asked, as_of="2027-01-01")).json()
+    assert (before["authority"]["name"], before["as_of"]) == ("Shire", "2025-12-31")
+    assert (after["authority"]["name"], after["rule"]) == ("New Shire", "successor")
+    assert after["candidates"][0]["succeeds"] == SHIRE
+
+
+async def test_another_day_has_its_own_dataset(api: Api) -> None:
+    moved = Square("highway", "X06000009", "North", 0.0, 2.0)
+    planned = api.shelf.put("squares-2", (moved, Square("district", "D", "D", 0.0, 2.0)))
+    async with db.acquire(api.pool) as conn:
+        await activate(conn, planned, from_at=datetime(2027, 3, 31, 23, tzinfo=UTC))
+    names = {}
+    for day in ("2027-03-31", "2027-04-01", "2030-01-01"):
+        asked = {**IN_WEST, "category": "pothole", "as_of": day}
+        names[day] = (await api.get("/v1/locate", **asked)).json()["authority"]["name"]
+    assert names == {"2027-03-31": "West", "2027-04-01": "North", "2030-01-01": "North"}
+    early = await api.get("/v1/locate", **IN_WEST, category="pothole", as_of="2020-01-01")
+    assert slug(early) == "no-active-dataset"
+    wrong = await api.get("/v1/locate", **IN_WEST, category="pothole", as_of="1 April")
+    assert slug(wrong) == "validation-failed"
+
+
+async def test_an_authority_that_ends_without_successor_goes_to_an_operator(api: Api) -> None:
+    posted = (await api.post_report(**IN_WEST)).json()["id"]
+    await api.pool.execute("UPDATE authority SET valid_to = now() WHERE name = 'West'")
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        assert await reroutes.wind_up(conn) == 1
+    await reroute(api)
+    report = await shown(api, posted)
+    assert report["state"] == "with_operator"
+    assert report["events"][-1]["reason"] == "West is over, and the rules name no successor"
+
+
+# --- explanations ---------------------------------------------------------------------------------
+
+
+async def explained(api: Api, report_id: str, live: LiveRouting) -> Any:
+    async with db.acquire(api.pool) as conn:
+        return await explain(
+            conn,
+            UUID(report_id),
+            rules=live.rules,
+            today=live.today(),
+            open_folder=api.shelf.open,
+        )
+
+
+async def test_a_decision_is_explained_and_replayed(ending: Api) -> None:
+    posted = (await ending.post_report(**IN_SHIRE)).json()["id"]
+
+    same = await explained(ending, posted, ending.app.state.wiring.live)
+    other = await explained(ending, posted, later(ending))
+
+    text = "\n".join(same.sentences)
+    assert "pothole at 1.500000, 50.500000" in text
+    assert "Shire is responsible (certain, rule covering-area, dataset squares-1" in text
+    assert "Replayed by the same dataset: the same body (certain, rule covering-area)." in text
+    assert same.same_today is True
+    assert other.same_today is False
+    assert "today's dataset, squares-1: New Shire (certain, rule successor)" in other.sentences[-1]
+    assert await explained(ending, str(UUID(int=7)), later(ending)) is None
+
+
+async def test_an_explanation_without_the_old_dataset(api: Api) -> None:
+    posted = (await api.post_report()).json()["id"]
+    async with db.acquire(api.pool) as conn:
+        await activate(conn, api.shelf.put("squares-2"))
+    del api.shelf.datasets["/shelf/squares-1"]
+    found = await explained(api, posted, api.app.state.wiring.live)
+    text = "\n".join(found.sentences)
+    assert "Replayed by the same dataset: not possible; /shelf/squares-1 is no dataset." in text
+    assert found.same_today is True
