@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := georouter boundaries api scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test truth bench-route bench-route-file bench-index verify-index check format lock clean
+.PHONY: help setup demo test truth bench-http bench-route bench-route-file bench-index verify-index check format lock clean
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -34,6 +34,9 @@ bench-route-file: $(STAMP) ## speed and memory of routing a file, against pyarro
 
 bench-index: $(STAMP) ## the index against shapely and others, in one run (ten minutes)
 	@$(BIN)/python -m scripts.bench_index
+
+bench-http: $(STAMP) ## what an answer to "who is responsible" costs over HTTP
+	@$(BIN)/python -m scripts.bench_http
 
 bench-route: $(STAMP) ## what a second layer and what routing cost over a bare lookup
 	@$(BIN)/python -m scripts.bench_route

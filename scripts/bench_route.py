@@ -1,8 +1,8 @@
 """What a second layer costs a lookup, and what routing costs over a bare lookup.
 
-Both as ratios of medians measured in the same run at the same points: where people live, and within
-50 m of a border. On the real counties and districts where they are, else on the example country.
-The last line is JSON.
+Both as ratios of medians measured in the same run at the same points: where people live, within
+50 m of a border, and within 30 m of a special road. On the real counties, districts, trunk roads
+and red routes where they are, else on the example country. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from api.routing import load_rules
 from boundaries.build import canonical, layer_rings
 from boundaries.prove import Points
 from boundaries.readers import read_features
-from boundaries.sample import layer_files
+from boundaries.roads import read_roads
+from boundaries.sample import RED_ROUTES, TRUNK_ROADS, layer_files
 from georouter.compiler import compile_index
 from georouter.index import Index
 from georouter.router import Router
@@ -44,11 +45,26 @@ def main() -> int:
         "highway": data / "ctyua_2025_bgc.parquet" if real else layer_files()["highway"],
         "district": data / "lad_2025_bgc.parquet" if real else layer_files()["district"],
     }
+    special = {
+        "red_route": (RED_ROUTES, None)
+        if not real
+        else (data / "tfl_red_routes_2017.parquet", ("TFL", "Transport for London")),
+        "trunk": (TRUNK_ROADS, None)
+        if not real
+        else (data / "national_highways_area6.parquet", ("NH", "National Highways")),
+    }
     features = {name: read_features(path) for name, path in files.items()}
+    roads = {name: read_roads(path, body=body) for name, (path, body) in special.items()}
+    features |= {name: read.features for name, read in roads.items()}
     polygons = {name: canonical(found.geometries)[0] for name, found in features.items()}
-    rings = [layer_rings(name, features[name], polygons[name]) for name in files]
-    one, two = Index(compile_index(rings[:1])), Index(compile_index(rings))
-    router = Router(two, rules=load_rules(None), dataset="bench")
+    rings = [layer_rings(name, features[name], polygons[name]) for name in features]
+    one, two = Index(compile_index(rings[:1])), Index(compile_index(rings[:2]))
+    router = Router(
+        Index(compile_index(rings)),
+        rules=load_rules(None),
+        dataset="bench",
+        roads={name: read.roads for name, read in roads.items()},
+    )
     random = np.random.default_rng(SEED)
     homes = postcodes(data / "truth_postcodes_100k.csv.gz") if real else None
     places = {
@@ -56,6 +72,7 @@ def main() -> int:
         if homes is None
         else population_like(homes, POINTS, random),
         "within 50 m": Borders(polygons["highway"]).near(POINTS, random),
+        "near a road": Borders(polygons["trunk"]).near(POINTS, random, within_m=30.0),
     }
     found = {name: _measure(points, one, two, router) for name, points in places.items()}
     for name, figures in found.items():
