@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from api.delivery import policy
 from api.delivery.channels.webhook import payload
 from api.delivery.outbox import Claimed
-from api.schemas import EndpointIn, ReportIn
+from api.schemas import EndpointIn, ReportIn, UpdateIn
 from tests.support.rows import DECISION, RECEIVED_AT
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +36,18 @@ def test_what_an_app_posts() -> None:
     ReportIn.model_validate_json(body)
 
 
-def test_how_a_council_registers() -> None:
-    (body,) = posted("docs/webhooks.md")
-    EndpointIn.model_validate_json(body)
+def test_how_a_council_registers_and_tells() -> None:
+    registration, update = posted("docs/webhooks.md")
+    EndpointIn.model_validate_json(registration)
+    UpdateIn.model_validate_json(update)
+
+
+def test_how_a_council_says_that_it_is_not_theirs() -> None:
+    text = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    [answer] = re.findall(r"```json\n(\{\"not_ours.*)\n```", text)
+    outcome = policy.outcome_of(200, {}, answer.encode(), now=0.0)
+    assert isinstance(outcome, policy.NotOurs)
+    assert outcome.named == "E08000010"
 
 
 def test_what_a_council_receives() -> None:

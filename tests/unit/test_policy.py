@@ -5,7 +5,7 @@ import json
 import pytest
 
 from api.delivery import policy
-from api.delivery.policy import Deferred, Delivered, Gone, Next, Rejected
+from api.delivery.policy import Deferred, Delivered, Gone, Next, NotOurs, Rejected
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
@@ -65,6 +65,38 @@ def test_retry_after(value: str, seconds: float | None) -> None:
     outcome = policy.outcome_of(503, {"retry-after": value}, b"", now=NOW)
     assert isinstance(outcome, Deferred)
     assert outcome.retry_after_s == seconds
+
+
+@pytest.mark.parametrize("status", [200, 202, 400, 404, 409, 410, 422])
+def test_not_ours(status: int) -> None:
+    body = json.dumps({"not_ours": True, "responsible": "E06000001"}).encode()
+    outcome = policy.outcome_of(status, {}, body, now=NOW)
+    assert isinstance(outcome, NotOurs)
+    assert (outcome.named, outcome.status) == ("E06000001", status)
+    assert policy.after(outcome, attempt=1, age_s=0, jitter=0.5) == Next("cancelled")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (503, b'{"not_ours": true}', Deferred),
+        (429, b'{"not_ours": true}', Deferred),
+        (301, b'{"not_ours": true}', Rejected),
+        (200, b'{"not_ours": "yes"}', Delivered),
+        (200, b'{"not_ours": false}', Delivered),
+        (200, b'["not_ours"]', Delivered),
+    ],
+)
+def test_what_is_no_not_ours(status: int, body: bytes, kind: type[policy.Outcome]) -> None:
+    assert type(policy.outcome_of(status, {}, body, now=NOW)) is kind
+
+
+@pytest.mark.parametrize("named", [7, "", "x" * 101, None])
+def test_who_is_named_makes_sense_or_is_nobody(named: object) -> None:
+    body = json.dumps({"not_ours": True, "responsible": named}).encode()
+    outcome = policy.outcome_of(200, {}, body, now=NOW)
+    assert isinstance(outcome, NotOurs)
+    assert outcome.named is None
 
 
 @pytest.mark.parametrize(

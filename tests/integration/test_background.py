@@ -1,0 +1,64 @@
+"""The worker process whole: what a council's answer sets off reaches the next council by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_network
+
+from pydantic import SecretStr
+
+from api.background import run_background
+from api.settings import Settings
+from tests.support.app import SHIRE, WEST, Api
+from tests.support.stub_authority import OK, Answer, StubAuthority
+
+BESIDE = {"lon": 0.9999, "lat": 50.5}  # 7 m west of the border, in West
+
+
+@asynccontextmanager
+async def background(api: Api, dsn: str) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    settings = Settings(
+        database_url=SecretStr(dsn),
+        egress_allow=(ip_network("127.0.0.0/8"),),
+        dataset_poll_s=0.05,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(run_background(settings, stop=stop, open_folder=api.shelf.open))
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+async def test_not_ours_reaches_the_neighbour(api: Api, database_url: str) -> None:
+    async with StubAuthority() as stub:
+        answer = {"not_ours": True, "responsible": SHIRE}
+        stub.answer("/west", Answer(422, json.dumps(answer).encode()))
+        stub.answer("/shire", OK)
+        await api.register(WEST, url=stub.url("/west"))
+        await api.register(SHIRE, url=stub.url("/shire"))
+        posted = (await api.post_report(**BESIDE)).json()
+        async with background(api, database_url):
+            await stub.wait_for(2)
+            async with asyncio.timeout(5):
+                while True:
+                    report = (await api.get(f"/v1/reports/{posted['id']}")).json()
+                    if report["state"] == "forwarded":
+                        break
+                    await asyncio.sleep(0.05)
+        west, shire = stub.received
+        assert (west.path, shire.path) == ("/west", "/shire")
+        message = json.loads(shire.body)
+        assert message["data"]["authority"]["name"] == "Shire"
+        assert message["data"]["decision"]["rule"] == "named"
+        assert message["data"]["report"]["id"] == posted["id"]
+        assert west.headers["webhook-id"] != shire.headers["webhook-id"]
+
+
+async def test_it_stops_when_it_is_told_and_waits_for_a_database(api: Api) -> None:
+    async with asyncio.timeout(10), background(api, "postgresql://nobody@127.0.0.1:9/nothing"):
+        await asyncio.sleep(0.2)
