@@ -19,6 +19,7 @@ import asyncpg
 import structlog
 
 from api import db, errors
+from api.delivery.outbox import WAKE_UP
 from api.routing import LiveRouting, RoutingTable
 from api.schemas import AnswerIn, AuthorityRef, CandidateOut, DecisionOut
 from api.store import events, reroutes
@@ -223,7 +224,9 @@ async def run(pool: asyncpg.Pool, live: LiveRouting, *, every_s: float) -> None:
                 ended = await reroutes.wind_up(conn)
             if ended:
                 log.info("authorities wound up", count=ended)
-            await reroute_all(pool, live)
+            if await reroute_all(pool, live):
+                async with db.acquire(pool) as conn:
+                    await conn.execute(f"NOTIFY {WAKE_UP}")
             cut_off = False
         except db.DatabaseUnavailable:
             if not cut_off:
