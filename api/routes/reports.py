@@ -133,7 +133,9 @@ def _shape(rows: Sequence[asyncpg.Record]) -> schemas.ReportOut:
         held=report["held_on_receipt"],
     )
     state = _state(held=report["held"], deliveries=[delivery.state for delivery in deliveries])
-    return schemas.ReportOut(**dict(receipt), state=state, deliveries=deliveries)
+    return schemas.ReportOut(
+        **dict(receipt), state=state, answers=report["answers"], deliveries=deliveries
+    )
 
 
 def _state(

@@ -28,6 +28,7 @@ async def insert_report(
     observed_at: datetime | None,
     category: str,
     description: str,
+    answers: Mapping[str, Any],
     decision: Mapping[str, Any],
     dataset_id: int,
     authority_id: UUID,
@@ -55,10 +56,10 @@ async def insert_report(
         ), stored AS (
             INSERT INTO report (id, api_key_id, lon, lat, accuracy_m, observed_at, category,
                                 description, decision, dataset_id, authority_id, held_on_receipt,
-                                road_ref, chosen)
+                                road_ref, chosen, answers)
             SELECT report_id, $2, $5::float8, $6::float8, $7::float8, $8::timestamptz, $9::text,
                    $10::text, $11::jsonb, $12::bigint, $13, NOT EXISTS (SELECT FROM intake),
-                   $14::text, $15::text
+                   $14::text, $15::text, $16::jsonb
             FROM fresh
             RETURNING id, received_at, held_on_receipt
         ), owed AS (
@@ -88,6 +89,7 @@ async def insert_report(
         authority_id,
         road_ref,
         chosen,
+        answers,
     )
 
 
@@ -114,7 +116,8 @@ async def find_report(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asy
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
         SELECT report.id, report.received_at, report.decision, report.held_on_receipt,
-               report.api_key_id, report.authority_id, held.report_id IS NOT NULL AS held,
+               report.answers, report.api_key_id, report.authority_id,
+               held.report_id IS NOT NULL AS held,
                delivery.id AS delivery_id, delivery.endpoint_id, delivery.state,
                delivery.attempts, delivery.reference, delivery.settled_at, delivery.due_at,
                last.outcome AS last_outcome, last.status AS last_status
