@@ -10,13 +10,15 @@ import json
 import math
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.examples import REPORT_IN
 from api.schemas import ReportIn
 from georouter.model import AnswerType, Category, Question, Tier
 from georouter.questions import LONGEST_TEXT, Answer, answers_schema, check_answers
+
+SETTINGS = settings(max_examples=300, deadline=None, derandomize=True)
 
 CODES = ("a", "b", "c", "d")
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -92,6 +94,7 @@ def taken(schema: dict[str, Any], value: Any) -> bool:
     )
 
 
+@SETTINGS
 @given(answered())
 def test_answers_drawn_from_the_questions_are_taken(
     drawn: tuple[Category, dict[str, Answer]],
@@ -108,6 +111,7 @@ def test_answers_drawn_from_the_questions_are_taken(
     assert body.model_dump(mode="json")["answers"] == answers
 
 
+@SETTINGS
 @given(answered(), st.sampled_from(CODES), anything)
 def test_one_spoiled_answer_is_refused_by_name_if_the_schema_refuses_it(
     drawn: tuple[Category, dict[str, Answer]], code: str, answer: Answer
@@ -118,6 +122,7 @@ def test_one_spoiled_answer_is_refused_by_name_if_the_schema_refuses_it(
     assert refused == ([] if taken(answers_schema(category), spoiled) else [code])
 
 
+@SETTINGS
 @given(answered(), st.data())
 def test_a_required_answer_left_out_is_missed(
     drawn: tuple[Category, dict[str, Answer]], data: st.DataObject
