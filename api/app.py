@@ -24,7 +24,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import db, errors, telemetry
 from api.delivery.outbox import Notifier
-from api.routes import authorities, endpoints, health, locate, reports, triage, updates
+from api.routes import (
+    authorities,
+    categories,
+    endpoints,
+    health,
+    locate,
+    reports,
+    triage,
+    updates,
+)
 from api.routes.wiring import Wiring, attach
 from api.routing import LiveRouting, load_rules
 from api.settings import Settings
@@ -82,7 +91,16 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for resource in (locate, reports, authorities, endpoints, updates, triage, health):
+    for resource in (
+        locate,
+        categories,
+        reports,
+        authorities,
+        endpoints,
+        updates,
+        triage,
+        health,
+    ):
         app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

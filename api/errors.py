@@ -99,6 +99,14 @@ class FieldRefused(IntakeError):
         super().__init__(f"{field}: {message}", fields=[(field, message)])
 
 
+class AnswersRefused(IntakeError):
+    """Answers that do not fit the category's questions: pairs of a question's code and a remedy."""
+
+    def __init__(self, faults: Sequence[tuple[str, str]]) -> None:
+        fields = [(f"answers.{code}", message) for code, message in faults]
+        super().__init__(_in_brief(fields), fields=fields[:MAX_ERRORS])
+
+
 class PlaceError(ApiError):
     """A point that no authority can be found for."""
 
@@ -163,6 +171,7 @@ TABLE: dict[type[Exception], Row] = {
         "idempotency-key-reused", 422, "The idempotency key was used for another report"
     ),
     FieldRefused: VALIDATION_FAILED,
+    AnswersRefused: VALIDATION_FAILED,
     InvalidCoordinate: VALIDATION_FAILED,
     UnknownCategory: Row("unknown-category", 422, "The category is not known"),
     NotACandidate: Row("not-a-candidate", 422, "The choice is none of the candidates"),
@@ -323,11 +332,13 @@ def _read_validation(error: RequestValidationError) -> Read:
         reason = found[0].get("ctx", {}).get("error", "")
         position = found[0]["loc"][-1]
         return MALFORMED_JSON, f"the body is not JSON: {reason} at character {position}", (), {}, {}
-    fields = [(_field(item["loc"]), _sentence(item)) for item in found[:MAX_ERRORS]]
+    fields = [(_field(item["loc"]), _sentence(item)) for item in found]
+    return VALIDATION_FAILED, _printable(_in_brief(fields)), fields[:MAX_ERRORS], {}, {}
+
+
+def _in_brief(fields: Sequence[tuple[str, str]]) -> str:
     detail = "; ".join(f"{name}: {message}" for name, message in fields[:3])
-    if len(found) > 3:
-        detail += f"; and {len(found) - 3} more"
-    return VALIDATION_FAILED, _printable(detail), fields, {}, {}
+    return detail if len(fields) <= 3 else f"{detail}; and {len(fields) - 3} more"
 
 
 def _read_framework(error: HTTPException) -> Read:
@@ -346,7 +357,8 @@ def _read_framework(error: HTTPException) -> Read:
 def _field(location: Sequence[str | int]) -> str:
     """Where in the request: the path within the body, or the parameter's name."""
     inner = location[1:] if location and location[0] in {"body", "query", "path"} else location
-    return ".".join(str(part) for part in inner) or "body"
+    # The framework marks a name at fault, rather than its value, with "[key]" behind it.
+    return ".".join(str(part) for part in inner if part != "[key]") or "body"
 
 
 def _sentence(item: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ REPORT_IN: dict[str, Any] = {
     "road_ref": None,
     "chosen": None,
     "observed_at": "2026-11-02T08:15:00Z",
+    "answers": {"depth_cm": 6.0, "cycle_route": True},
 }
 ENDPOINT_IN: dict[str, Any] = {
     "channel": "webhook",
@@ -117,6 +118,7 @@ REPORT_OUT: dict[str, Any] = {
         },
         EVENT,
     ],
+    "answers": REPORT_IN["answers"],
     "deliveries": [
         {
             "id": DELIVERY_ID,
@@ -131,6 +133,55 @@ REPORT_OUT: dict[str, Any] = {
         }
     ],
 }
+
+DEPTH = "How deep is it? A golf ball is about 4 cm."
+CYCLISTS = "Do cyclists ride over it?"
+CATEGORY: dict[str, Any] = {
+    "code": "pothole",
+    "name": "Pothole",
+    "description": "A hole or broken patch in the surface of a road.",
+    "tier": "highway",
+    "questions": [
+        {
+            "code": "depth_cm",
+            "ask": DEPTH,
+            "type": "number",
+            "required": False,
+            "unit": "cm",
+            "least": 0.0,
+            "most": 200.0,
+            "choices": [],
+        },
+        {
+            "code": "cycle_route",
+            "ask": CYCLISTS,
+            "type": "yes_no",
+            "required": False,
+            "unit": None,
+            "least": None,
+            "most": None,
+            "choices": [],
+        },
+    ],
+    "answers_schema": {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Pothole",
+        "type": "object",
+        "properties": {
+            "depth_cm": {
+                "title": DEPTH,
+                "description": "cm",
+                "type": "number",
+                "minimum": 0.0,
+                "maximum": 200.0,
+            },
+            "cycle_route": {"title": CYCLISTS, "type": "boolean"},
+        },
+        "required": [],
+        "additionalProperties": False,
+    },
+}
+CATEGORY_LIST: dict[str, Any] = {"version": "5b0c2f1e", "items": [CATEGORY]}
 
 AUTHORITY: dict[str, Any] = {
     "id": AUTHORITY_ID,

@@ -16,11 +16,12 @@ import asyncpg
 
 from api import db
 from api.auth import Caller
-from api.errors import IdempotencyKeyInvalid, IdempotencyKeyReused, PlaceError
+from api.errors import AnswersRefused, IdempotencyKeyInvalid, IdempotencyKeyReused, PlaceError
 from api.routing import LiveRouting
 from api.schemas import DecisionOut, Receipt, ReportIn
 from api.store import reports
-from georouter.model import NotACandidate, UnknownCategory
+from georouter.model import NotACandidate, Rules, UnknownCategory
+from georouter.questions import check_answers
 
 PRINTABLE = re.compile(r"[ -~]{1,255}")
 
@@ -44,8 +45,8 @@ async def accept(
 ) -> Accepted:
     """Store a report and what follows from it, or find it stored already.
 
-    Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`, a `PlaceError`, `UnknownCategory` or
-    `NotACandidate`; nothing is stored then.
+    Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`, a `PlaceError`, `UnknownCategory`,
+    `NotACandidate` or `AnswersRefused`; nothing is stored then.
     """
     if idempotency_key is not None and not PRINTABLE.fullmatch(idempotency_key):
         raise IdempotencyKeyInvalid("Idempotency-Key takes 1 to 255 printable ASCII characters")
@@ -55,7 +56,8 @@ async def accept(
     try:
         table = live.require()
         decision, authority = table.place(body, as_of=live.today())
-    except (PlaceError, UnknownCategory, NotACandidate):
+        _check_answers(body, live.rules)
+    except (PlaceError, UnknownCategory, NotACandidate, AnswersRefused):
         # A retry of what was accepted under another dataset or catalogue gets its old answer.
         replay = await _replay(body, key, caller, pool) if idempotency_key else None
         if replay is None:
@@ -76,6 +78,7 @@ async def accept(
             observed_at=body.observed_at,
             category=body.category,
             description=body.description,
+            answers=body.answers,
             decision=decision.model_dump(mode="json"),
             dataset_id=table.dataset_id,
             authority_id=authority.id,
@@ -91,6 +94,12 @@ async def accept(
         held=stored["held_on_receipt"],
     )
     return Accepted(receipt=receipt, replayed=False)
+
+
+def _check_answers(body: ReportIn, rules: Rules) -> None:
+    faults = check_answers(rules.categories[body.category], body.answers)
+    if faults:
+        raise AnswersRefused(faults)
 
 
 async def _replay(body: ReportIn, key: str, caller: Caller, pool: asyncpg.Pool) -> Accepted | None:

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from sys import float_info
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -25,7 +26,8 @@ from pydantic import (
 )
 
 from api import examples
-from georouter.model import DecisionState
+from georouter.model import AnswerType, Category, DecisionState, Question
+from georouter.questions import LONGEST_TEXT, MOST_ANSWERS, answers_schema
 
 RFC3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+\-]\d\d:\d\d)", re.ASCII
@@ -56,6 +58,20 @@ def _plain_text(value: object) -> object:
         if kind == "Cs" or (kind == "Cc" and character not in "\n\t"):
             raise ValueError("must not contain control characters other than newline and tab")
     return text
+
+
+def _answer(value: object) -> object:
+    # Told here in one sentence; of a union there would be one for each type.
+    if isinstance(value, str):
+        text = str(_plain_text(value))
+        if len(text) > LONGEST_TEXT:
+            raise ValueError(f"must have at most {LONGEST_TEXT} characters")
+        return text
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, int | float) or not abs(value) <= float_info.max:  # nor NaN
+        raise ValueError("must be true or false, a finite number or a text")
+    return float(value)
 
 
 Longitude = Annotated[
@@ -127,6 +143,11 @@ Chosen = Annotated[
     ),
 ]
 
+QuestionCode = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_storable)]
+Answer = Annotated[
+    bool | float | Annotated[str, Field(max_length=LONGEST_TEXT)], BeforeValidator(_answer)
+]
+
 
 class ReportIn(Asked):
     """A citizen's report of one defect at one place."""
@@ -150,6 +171,14 @@ class ReportIn(Asked):
         AfterValidator(lambda value: None if value is None else _to_utc(value)),
         BeforeValidator(lambda value: None if value is None else _rfc3339(value)),
     ] = None
+    answers: Annotated[
+        dict[QuestionCode, Answer],
+        Field(
+            max_length=MOST_ANSWERS,
+            description="Answers to the category's questions by their codes, as its "
+            "`answers_schema` in `/v1/categories` says.",
+        ),
+    ] = {}
 
     def sha256(self) -> bytes:
         """A digest of what the report says, however the JSON was spelled.
@@ -157,6 +186,8 @@ class ReportIn(Asked):
         Fields not given do not count, so that a field added later changes no older digest.
         """
         said = self.model_dump(mode="json", exclude_none=True)
+        if not self.answers:
+            del said["answers"]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 
@@ -454,6 +485,7 @@ class ReportOut(Receipt):
     status: UpdateState | None
     events: list[EventOut]
     deliveries: list[ReportDelivery]
+    answers: Annotated[dict[str, bool | float | str], Field(description="As they were given.")]
 
 
 class TriageItem(Wire):
@@ -476,6 +508,76 @@ class TriagePage(Wire):
 
     items: list[TriageItem]
     next_cursor: str | None
+
+
+class ChoiceOut(Wire):
+    """An answer to choose: what to send, and what to show."""
+
+    value: str
+    label: str
+
+
+class QuestionOut(Wire):
+    """Something to ask about a defect. What its type has no use for is null, or empty."""
+
+    code: str
+    ask: str
+    type: AnswerType
+    required: bool
+    unit: str | None
+    least: Annotated[float | None, Field(description="Of a number, inclusive.")]
+    most: Annotated[float | None, Field(description="Of a number, inclusive.")]
+    choices: list[ChoiceOut]
+
+    @classmethod
+    def of(cls, question: Question) -> Self:
+        """As the rules have it."""
+        least, most = question.bounds or (None, None)
+        return cls(
+            code=question.code,
+            ask=question.ask,
+            type=question.type,
+            required=question.required,
+            unit=question.unit or None,
+            least=least,
+            most=most,
+            choices=[ChoiceOut(value=code, label=text) for code, text in question.choices.items()],
+        )
+
+
+class CategoryOut(Wire):
+    """Something that can be reported, in words for a citizen."""
+
+    code: str
+    name: str
+    description: str
+    tier: Annotated[str, Field(description="Who answers for it: a group of categories.")]
+    questions: list[QuestionOut]
+    answers_schema: Annotated[
+        dict[str, Any],
+        Field(description="JSON Schema (2020-12) of a report's `answers`, to make a form of."),
+    ]
+
+    @classmethod
+    def of(cls, category: Category) -> Self:
+        """As the rules have it."""
+        return cls(
+            code=category.code,
+            name=category.name,
+            description=category.description,
+            tier=category.tier.name,
+            questions=[QuestionOut.of(question) for question in category.questions],
+            answers_schema=answers_schema(category),
+        )
+
+
+class CategoryList(Wire):
+    """What can be reported, as the rules of this version have it."""
+
+    model_config = _shown(examples.CATEGORY_LIST)
+
+    version: str
+    items: list[CategoryOut]
 
 
 class Code(Wire):

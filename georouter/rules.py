@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import date, datetime
+from math import isfinite
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -27,6 +28,7 @@ from georouter.model import (
     Successor,
     Tier,
 )
+from georouter.questions import MOST_ANSWERS
 
 FILES: Final = ("categories.toml", "agreements.toml", "successions.toml")
 """The names of the files, in the order in which `parse_rules` wants their texts."""
@@ -134,8 +136,7 @@ def _road_rule(table: _Table) -> RoadRule:
 
 
 def _category(code: str, table: _Table, tiers: Mapping[str, Tier]) -> Category:
-    if len(code) > LONGEST_CODE:
-        raise _Fault(table.at, f"{table.what}: a code has at most {LONGEST_CODE} characters")
+    _check_code(code, table)
     tier = table.text("tier")
     if tier not in tiers:
         table.fault(
@@ -144,6 +145,8 @@ def _category(code: str, table: _Table, tiers: Mapping[str, Tier]) -> Category:
             f"[tiers.{tier}]",
         )
     questions = table.tables("questions", "question", needed=False)
+    if len(questions) > MOST_ANSWERS:
+        table.fault("questions", f"there are more than {MOST_ANSWERS} questions; remove some")
     found = Category(
         code=code,
         name=table.text("name"),
@@ -155,7 +158,13 @@ def _category(code: str, table: _Table, tiers: Mapping[str, Tier]) -> Category:
     return found
 
 
+def _check_code(code: str, table: _Table) -> None:
+    if len(code) > LONGEST_CODE:
+        raise _Fault(table.at, f"{table.what}: a code has at most {LONGEST_CODE} characters")
+
+
 def _question(code: str, table: _Table) -> Question:
+    _check_code(code, table)
     wanted = table.text("type")
     if wanted not in set(AnswerType):
         table.fault("type", f"type must be one of {', '.join(AnswerType)}, not {wanted!r}")
@@ -331,7 +340,7 @@ class _Table:
 
     def number(self, key: str) -> float:
         value = self._value(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             self.fault(key, f"{key} must be a number")
         return float(value)
 

@@ -54,6 +54,7 @@ class Claimed:
     accuracy_m: float | None
     category: str
     description: str = field(repr=False)
+    answers: Mapping[str, Any] = field(repr=False)
     decision: Mapping[str, Any] = field(repr=False)
     authority_id: UUID
     authority_name: str
@@ -172,7 +173,7 @@ async def claim(
                    endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
                    report.id AS report_id, report.received_at, report.observed_at,
                    report.lon, report.lat, report.accuracy_m, report.category, report.description,
-                   report.decision,
+                   report.answers, report.decision,
                    authority.id AS authority_id, authority.name AS authority_name
             FROM claimed
             JOIN endpoint ON endpoint.id = claimed.endpoint_id

@@ -183,6 +183,7 @@ def _shape(rows: Sequence[asyncpg.Record], happened: Sequence[asyncpg.Record]) -
         **dict(receipt),
         state=state,
         current=schemas.DecisionOut.model_validate(report["current"]),
+        answers=report["answers"],
         status=statuses[-1] if statuses else None,
         events=told,
         deliveries=deliveries,

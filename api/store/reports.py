@@ -28,6 +28,7 @@ async def insert_report(
     observed_at: datetime | None,
     category: str,
     description: str,
+    answers: Mapping[str, Any],
     decision: Mapping[str, Any],
     dataset_id: int,
     authority_id: UUID,
@@ -55,10 +56,10 @@ async def insert_report(
         ), stored AS (
             INSERT INTO report (id, api_key_id, lon, lat, accuracy_m, observed_at, category,
                                 description, decision, dataset_id, authority_id, held_on_receipt,
-                                road_ref, chosen)
+                                road_ref, chosen, answers)
             SELECT report_id, $2, $5::float8, $6::float8, $7::float8, $8::timestamptz, $9::text,
                    $10::text, $11::jsonb, $12::bigint, $13, NOT EXISTS (SELECT FROM intake),
-                   $14::text, $15::text
+                   $14::text, $15::text, $16::jsonb
             FROM fresh
             RETURNING id, received_at, held_on_receipt
         ), owed AS (
@@ -88,6 +89,7 @@ async def insert_report(
         authority_id,
         road_ref,
         chosen,
+        answers,
     )
 
 
@@ -116,7 +118,7 @@ async def find_report(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asy
         """
         SELECT report.id, report.received_at, report.decision AS current,
                coalesce(report.first_decision, report.decision) AS decision,
-               report.held_on_receipt, report.api_key_id, report.authority_id,
+               report.held_on_receipt, report.answers, report.api_key_id, report.authority_id,
                held.report_id IS NOT NULL AS held,
                EXISTS (SELECT FROM reroute WHERE report_id = report.id) AS rerouting,
                EXISTS (SELECT FROM triage WHERE report_id = report.id) AS with_operator,

@@ -71,6 +71,7 @@ def test_what_a_council_receives() -> None:
         accuracy_m=None,
         category="pothole",
         description="A hole",
+        answers={"depth_cm": 6.0, "cycle_route": True},
         decision={**DECISION, "candidates": [candidate]},
         authority_id=ID,
         authority_name="X",

@@ -104,6 +104,7 @@ async def test_a_delivery_arrives_once_and_signed(
                 "id": str(report_id),
                 "category": "pothole",
                 "description": "A hole as deep as a bucket, by № 7",
+                "answers": {},
                 "lon": 2.5,
                 "lat": 55.25,
                 "accuracy_m": None,

@@ -127,6 +127,8 @@ def test_the_version_changes_with_any_word() -> None:
         ("categories", 'type = "number"', 'type = "colour"', 16, "type must be one of yes_no,"),
         ("categories", "most = 200", "most = -1", 18, "the bounds of a number, in this order"),
         ("categories", "most = 200", 'most = "x"', 19, "most must be a number"),
+        ("categories", "most = 200", "most = inf", 19, "most must be a number"),
+        ("categories", "questions.where]", f"questions.{'q' * 65}]", 21, "at most 64 characters"),
         ("categories", "required = true", "required = 1", 24, "required must be true or false"),
         (
             "categories",
@@ -165,6 +167,16 @@ def test_a_fault_is_named_with_its_line_and_remedy(
     assert message in str(raised.value)
     assert (raised.value.file, raised.value.line) == (name, line)
     assert str(raised.value).startswith(f"{name}, line {line}: ")
+
+
+def test_no_more_questions_than_a_report_may_answer() -> None:
+    asked = "".join(
+        f'[categories.pothole.questions.q{n}]\nask = "?"\ntype = "yes_no"\n' for n in range(28)
+    )
+    assert len(parse_rules({**TEXTS, "categories.toml": CATEGORIES + asked}).categories) == 1
+    one_more = asked + asked[:60].replace("q0", "q28")
+    with pytest.raises(RulesError, match="more than 30 questions; remove some"):
+        parse_rules({**TEXTS, "categories.toml": CATEGORIES + one_more})
 
 
 def test_a_body_ends_once() -> None:

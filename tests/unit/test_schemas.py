@@ -17,6 +17,8 @@ SHOWN: dict[type[BaseModel], dict[str, Any]] = {
     schemas.DecisionOut: examples.DECISION,
     schemas.Receipt: examples.RECEIPT,
     schemas.ReportOut: examples.REPORT_OUT,
+    schemas.CategoryOut: examples.CATEGORY,
+    schemas.CategoryList: examples.CATEGORY_LIST,
     schemas.AuthorityOut: examples.AUTHORITY,
     schemas.AuthorityDetail: examples.AUTHORITY_DETAIL,
     schemas.AuthorityPage: examples.AUTHORITY_PAGE,
@@ -73,6 +75,7 @@ def test_the_digest_is_of_what_is_said() -> None:
     said = report().sha256()
     assert report(observed_at="2026-11-02T10:15:00+02:00").sha256() == said
     assert report(accuracy_m=8.0).sha256() == said
+    assert report(answers={"cycle_route": True, "depth_cm": 6}).sha256() == said
     assert report(description=" Deep hole in the left lane, about 40 cm wide. ").sha256() == said
     for changed in (
         {"accuracy_m": None},
@@ -80,14 +83,20 @@ def test_the_digest_is_of_what_is_said() -> None:
         {"description": "deep hole"},
         {"category": "footway"},
         {"observed_at": None},
+        {"answers": {"depth_cm": 6.5, "cycle_route": True}},
+        {"answers": {"depth_cm": 6.0}},
+        {"answers": {}},
     ):
         assert report(**changed).sha256() != said
 
 
 def test_the_digest_stays_what_stored_ones_are() -> None:
     """Changed, every retry under way would be refused as another report."""
-    assert report().sha256().hex() == (
+    assert report(answers={}).sha256().hex() == (
         "a944f2ab6ba222d02260044d301b3f91d7c0b677e14e8cebfac291beb00fd0cf"
+    )
+    assert report().sha256().hex() == (  # with answers
+        "f837e4c0d1daa6b5bd88efad9d65480406bd95ec878243995ba8f4bdd2b8ee49"
     )
 
 

@@ -50,6 +50,7 @@ def payload(claimed: Claimed) -> bytes:
                 "id": str(claimed.report_id),
                 "category": claimed.category,
                 "description": claimed.description,
+                "answers": claimed.answers,
                 "lon": claimed.lon,
                 "lat": claimed.lat,
                 "accuracy_m": claimed.accuracy_m,
