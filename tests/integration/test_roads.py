@@ -15,10 +15,10 @@ from api.activation import activate
 from api.routing import load_rules
 from api.settings import Settings
 from boundaries import sample
-from boundaries.build import RoadsSource, build_dataset
+from boundaries.build import build_dataset
 from boundaries.dataset import Dataset, open_dataset
 from boundaries.readers import SourceError
-from boundaries.roads import read_roads
+from boundaries.roads import RoadsSource, read_roads
 from georouter.model import Decision, DecisionState
 from georouter.nearest import metres_per_degree
 from georouter.router import Router
@@ -32,8 +32,8 @@ RULES = load_rules(None)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("roads") / "doggerland"
     roads = {
-        "red_route": RoadsSource(sample.RED_ROUTES),
-        "trunk": RoadsSource(sample.TRUNK_ROADS),
+        "red_route": [RoadsSource(sample.RED_ROUTES)],
+        "trunk": [RoadsSource(sample.TRUNK_ROADS)],
     }
     now = datetime(2026, 11, 23, tzinfo=UTC)
     build_dataset(sample.layer_files(), out, built_at=now, roads=roads, proof_points=2_000)
@@ -127,7 +127,7 @@ def test_a_motorway_is_cleaned_by_its_operator(tmp_path: Path) -> None:
         sample.layer_files(),
         out,
         built_at=datetime(2026, 11, 23, tzinfo=UTC),
-        roads={"trunk": RoadsSource(tmp_path / "motorway.geojson", ("X1", "Motorways"))},
+        roads={"trunk": [RoadsSource(tmp_path / "motorway.geojson", ("X1", "Motorways"))]},
         proof_points=1_000,
     )
     opened = open_dataset(out)
@@ -168,7 +168,7 @@ def test_another_body_for_the_same_roads_is_another_version(tmp_path: Path) -> N
             sample.layer_files(),
             tmp_path / str(n) / "roads",
             built_at=datetime(2026, 11, 23, tzinfo=UTC),
-            roads={"trunk": RoadsSource(sample.TRUNK_ROADS, ("X1", name))},
+            roads={"trunk": [RoadsSource(sample.TRUNK_ROADS, ("X1", name))]},
             proof_points=1_000,
         )["version"]
         for n, name in enumerate(["Roads", "Highways", "Highways"])
@@ -180,7 +180,7 @@ def test_a_file_without_road_numbers_is_refused(tmp_path: Path) -> None:
     frame = geopandas.read_file(sample.TRUNK_ROADS).assign(road=None)
     frame.to_file(tmp_path / "numberless.geojson")
     with pytest.raises(SourceError, match="row 1 has no road number; complete the field"):
-        read_roads(tmp_path / "numberless.geojson")
+        read_roads([RoadsSource(tmp_path / "numberless.geojson")])
 
 
 @pytest.mark.realdata
@@ -195,7 +195,7 @@ def test_the_real_trunk_roads_of_the_east_of_england(tmp_path: Path) -> None:
         {"highway": highway, "district": data / "lad_2025_bgc.parquet"},
         tmp_path / "uk",
         built_at=datetime(2026, 11, 23, tzinfo=UTC),
-        roads={"trunk": trunk, "red_route": red},
+        roads={"trunk": [trunk], "red_route": [red]},
         proof_points=7_000,
     )
     opened = open_dataset(tmp_path / "uk")
