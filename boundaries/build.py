@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,20 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from boundaries.dataset import INDEX, MANIFEST
+from boundaries.dataset import INDEX, MANIFEST, road_as_json
 from boundaries.prove import Proof, prove
 from boundaries.readers import Features, Geometries, SourceError, read_features
-from boundaries.roads import DEFAULT_BUFFER_M, read_roads
+from boundaries.roads import RoadsSource, read_roads
+from boundaries.succession import succeed
 from georouter import codec
 from georouter.compiler import LEAF_EDGES, CompileError, LayerRings, compile_index
 from georouter.geometry import SCALE
 from georouter.index import Index
+from georouter.model import Succession
 
 Progress = Callable[[str, float], None]
 
 _MOST_REPAIRS = 8
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RoadsSource:
-    """A file of special roads, the body (code, name) that mends them, and their half width."""
-
-    path: Path
-    body: tuple[str, str] | None = None
-    buffer_m: float = DEFAULT_BUFFER_M
 
 
 class BuildConflictError(Exception):
@@ -53,7 +46,9 @@ def build_dataset(
     out: Path,
     *,
     built_at: datetime,
-    roads: Mapping[str, RoadsSource] | None = None,
+    roads: Mapping[str, Sequence[RoadsSource]] | None = None,
+    successions: Sequence[Succession] = (),
+    as_of: date | None = None,
     code_field: str | None = None,
     name_field: str | None = None,
     proof_points: int = 105_000,
@@ -63,31 +58,47 @@ def build_dataset(
 ) -> dict[str, Any]:
     """Build the dataset folder `out` from one file per layer, `roads` being those of roads.
 
+    With `as_of` the areas that have ended by that day are replaced by those of their successors.
     `leaf_edges` weighs size against speed, see `compile_index`. Returns the manifest. Raises
     `SourceError` for a file, `CompileError` for polygons, `ProofError` when the index is wrong,
     `BuildConflictError` when `out` exists; nothing is left behind then.
     """
     if out.exists():
         raise BuildConflictError(f"{out} exists already; remove it or choose another --out")
-    rings: list[LayerRings] = []
-    polygons: list[Geometries] = []
+    read: dict[str, Features] = {}
     described: list[dict[str, Any]] = []
     for number, (name, path) in enumerate(layers.items()):
         progress(f"reading {name}", number / len(layers))
         features = read_features(path, code_field=code_field, name_field=name_field)
-        prepared = _prepare(name, path, features)
-        rings.append(prepared[0])
-        polygons.append(prepared[1])
-        described.append(prepared[2])
-        del features, prepared  # as read they are as large as all the rest
-    for name, source in (roads or {}).items():
+        read[name], repaired = _canonical_features(str(path), features)
+        described.append({"name": name, "repaired": repaired, "source": features.origin})
+        del features  # as read they are as large as all the rest
+    areas = {name: dict(zip(one.codes, one.geometries, strict=True)) for name, one in read.items()}
+    if as_of is not None:
+        read, replaced = succeed(read, successions, as_of=as_of)
+        for layer in described:
+            name = layer["name"]
+            if name in replaced:
+                layer["replaced"] = replaced[name]
+                read[name], _ = _canonical_features(f"layer {name!r}", read[name])
+                areas[name] |= dict(zip(read[name].codes, read[name].geometries, strict=True))
+    for name, sources in (roads or {}).items():
         progress(f"reading {name}", 1.0)
-        read = read_roads(source.path, body=source.body, buffer_m=source.buffer_m)
-        road_rings, ground, description = _prepare(name, source.path, read.features)
-        rings.append(road_rings)
-        polygons.append(ground)
-        stretches = {code: dataclasses.asdict(road) for code, road in read.roads.items()}
-        described.append({**description, "roads": stretches})
+        special = read_roads(sources, areas=areas)
+        files = ", ".join(str(source.path) for source in sources)
+        read[name], repaired = _canonical_features(files, special.features)
+        described.append(
+            {
+                "name": name,
+                "repaired": repaired,
+                "sources": special.origins,
+                "roads": {code: road_as_json(road) for code, road in special.roads.items()},
+            }
+        )
+    rings = [layer_rings(name, one, one.geometries) for name, one in read.items()]
+    polygons = [one.geometries for one in read.values()]
+    for layer, ring in zip(described, rings, strict=True):
+        layer |= {"areas": len(ring.codes), "vertices": len(ring.x)}
     compiled = compile_index(rings, leaf_edges=leaf_edges, progress=progress)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
@@ -99,6 +110,7 @@ def build_dataset(
         manifest = _manifest(
             f"{out.name}-{digest[:8]}",
             built_at,
+            as_of,
             described,
             polygons,
             digest,
@@ -112,25 +124,18 @@ def build_dataset(
     return manifest
 
 
-def _prepare(
-    name: str, path: Path, features: Features
-) -> tuple[LayerRings, Geometries, dict[str, Any]]:
-    """The layer for the compiler, for the proof, and for the manifest."""
+def _canonical_features(where: str, features: Features) -> tuple[Features, list[str]]:
+    """The areas as canonical polygons, and the codes of those that needed repair."""
     geometries, repaired = canonical(features.geometries)
     gone = [code for code, g in zip(features.codes, geometries, strict=True) if g.is_empty]
     if gone:
         raise SourceError(
-            f"{path}: area {gone[0]!r} is smaller than the grid of 1e-7 degrees; remove it"
+            f"{where}: area {gone[0]!r} is smaller than the grid of 1e-7 degrees; remove it"
         )
-    rings = layer_rings(name, features, geometries)
-    described = {
-        "name": name,
-        "areas": len(features.codes),
-        "vertices": len(rings.x),
-        "repaired": [features.codes[n] for n in repaired],
-        "source": features.origin,
-    }
-    return rings, geometries, described
+    return (
+        dataclasses.replace(features, geometries=geometries),
+        [features.codes[n] for n in repaired],
+    )
 
 
 def canonical(geometries: Geometries) -> tuple[Geometries, list[int]]:
@@ -216,6 +221,7 @@ def _write_durably(path: Path, content: bytes) -> None:
 def _manifest(
     version: str,
     built_at: datetime,
+    as_of: date | None,
     layers: list[dict[str, Any]],
     polygons: list[Geometries],
     digest: str,
@@ -226,6 +232,7 @@ def _manifest(
     return {
         "version": version,
         "built_at": built_at.isoformat(),
+        **({"as_of": as_of.isoformat()} if as_of else {}),
         "index": {
             "file": INDEX,
             "sha256": digest,

@@ -6,8 +6,10 @@ the only module of `boundaries` that the running service imports; it needs no GI
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ class Dataset:
     def roads(self) -> dict[str, dict[str, Road]]:
         """What the areas of roads layers stand for, by layer and code."""
         return {
-            layer["name"]: {code: Road(**road) for code, road in layer["roads"].items()}
+            layer["name"]: {code: _road_from_json(road) for code, road in layer["roads"].items()}
             for layer in self.manifest.get("layers", [])
             if "roads" in layer
         }
@@ -52,6 +54,23 @@ class Dataset:
             bodies = {road.body: road.body_name for road in stretches.values()}
             found += [Area(layer, body, name) for body, name in bodies.items()]
         return found
+
+
+def road_as_json(road: Road) -> dict[str, Any]:
+    """What an area of a roads layer stands for, as a manifest has it."""
+    return {
+        name: value.isoformat() if isinstance(value, date) else value
+        for name, value in dataclasses.asdict(road).items()
+    }
+
+
+def _road_from_json(described: dict[str, Any]) -> Road:
+    days = {
+        name: date.fromisoformat(described[name])
+        for name in ("valid_from", "valid_to")
+        if described.get(name)
+    }
+    return Road(**{**described, **days})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ Geometries = npt.NDArray[Any]
 
 _CODE_FIELD: Final = (r"code", r"gss_?(code)?", r"[a-z]+\d\dcd")
 _NAME_FIELD: Final = (r"name", r"[a-z]+\d\dnm")
+_PATTERNS: Final = {"code": _CODE_FIELD, "name": _NAME_FIELD}
 _DENSIFY_M: Final = 500.0
 
 POLYGONS: Final = frozenset({"Polygon", "MultiPolygon"})
@@ -52,12 +53,14 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A file as read, row by row, in WGS 84 degrees; `also` has further fields asked for."""
+    """A file as read, row by row, in WGS 84 degrees.
 
-    codes: list[str]
-    names: list[str]
+    `columns` has the text of the fields asked for, by what they are for; of those that may be
+    missing, the ones that are there.
+    """
+
+    columns: dict[str, list[str]]
     geometries: Geometries
-    also: dict[str, list[str]]
     origin: dict[str, Any]
 
 
@@ -68,8 +71,10 @@ def read_features(
 
     Rows of one code are put together. Raises `SourceError`.
     """
-    rows = read_rows(path, kinds=POLYGONS, code_field=code_field, name_field=name_field)
-    codes, names, geometries = _one_row_per_code(rows.codes, rows.names, rows.geometries)
+    rows = read_rows(path, kinds=POLYGONS, fields={"code": code_field, "name": name_field})
+    codes, names, geometries = _one_row_per_code(
+        rows.columns["code"], rows.columns["name"], rows.geometries
+    )
     return Features(tuple(codes), tuple(names), geometries, rows.origin)
 
 
@@ -77,34 +82,37 @@ def read_rows(
     path: Path,
     *,
     kinds: frozenset[str],
-    code_field: str | None = None,
-    name_field: str | None = None,
+    fields: Mapping[str, str | None],
     also: Sequence[str] = (),
 ) -> Rows:
-    """Read the rows of a file, whose geometries must be of these kinds. Raises `SourceError`."""
+    """Read the rows of a file, whose geometries must be of these kinds. Raises `SourceError`.
+
+    `fields` says by what each is for which are wanted; a `code` or `name` that is None is found by
+    its pattern. Those in `also` may be missing.
+    """
     if not path.is_file():
         raise SourceNotFoundError(f"{path} does not exist or is no file")
     frame = _read_frame(path)
-    code = _field(path, frame, code_field, _CODE_FIELD, "code")
-    name = _field(path, frame, name_field, _NAME_FIELD, "name")
-    codes = [_text(value) for value in frame[code].tolist()]
+    found = {role: _field(path, frame, wanted, role) for role, wanted in fields.items()}
+    found |= {field: field for field in also if field in frame.columns}
+    columns = {
+        role: [_text(value) for value in frame[field].tolist()] for role, field in found.items()
+    }
+    if "code" in found and "" in columns["code"]:
+        row = columns["code"].index("") + 1
+        raise SourceError(f"{path}: row {row} has no value in {found['code']!r}; give it a code")
     geometries = np.asarray(frame.geometry.values, dtype=object)
-    _check_rows(path, code, codes, geometries, kinds)
+    _check_rows(path, columns.get("code"), geometries, kinds)
     geometries, operation, accuracy_m = _to_wgs84(path, frame.crs, geometries)
     return Rows(
-        codes=codes,
-        names=[_text(value) for value in frame[name].tolist()],
+        columns=columns,
         geometries=geometries,
-        also={
-            field: [_text(value) for value in frame[field].tolist()]
-            for field in also
-            if field in frame.columns
-        },
         origin={
             "file": path.name,
             "sha256": _sha256(path),
-            "code_field": code,
-            "name_field": name,
+            **{
+                role if role.endswith("_field") else f"{role}_field": found[role] for role in fields
+            },
             "crs": frame.crs.to_string() if frame.crs.to_authority() else frame.crs.name,
             "operation": operation,
             "accuracy_m": accuracy_m,
@@ -131,9 +139,10 @@ def _read_frame(path: Path) -> Any:
     return frame
 
 
-def _field(path: Path, frame: Any, wanted: str | None, patterns: Sequence[str], role: str) -> str:
+def _field(path: Path, frame: Any, wanted: str | None, role: str) -> str:
     columns = [str(column) for column in frame.columns if column != frame.geometry.name]
-    option = f"--{role}-field"
+    patterns = _PATTERNS.get(role, ())
+    option = f"--{role}-field" if patterns else role
     listed = ", ".join(columns) or "none"
     if wanted is not None:
         if wanted not in columns:
@@ -152,20 +161,19 @@ def _field(path: Path, frame: Any, wanted: str | None, patterns: Sequence[str], 
 
 
 def _check_rows(
-    path: Path, field: str, codes: Sequence[str], geometries: Geometries, kinds: frozenset[str]
+    path: Path, codes: Sequence[str] | None, geometries: Geometries, kinds: frozenset[str]
 ) -> None:
     import shapely
 
-    for row, (code, geometry) in enumerate(zip(codes, geometries, strict=True)):
-        if not code:
-            raise SourceError(f"{path}: row {row + 1} has no value in {field!r}; give it a code")
+    for row, geometry in enumerate(geometries):
+        which = f"row {row + 1}" if codes is None else f"area {codes[row]!r}"
         if geometry is None or geometry.is_empty:
-            raise SourceError(f"{path}: area {code!r} has no geometry; remove it or complete it")
+            raise SourceError(f"{path}: {which} has no geometry; remove it or complete it")
         if geometry.geom_type not in kinds:
             wanted = "boundaries must be polygons"
             if kinds != POLYGONS:
                 wanted = "roads must be lines or polygons"
-            raise SourceError(f"{path}: area {code!r} is a {geometry.geom_type}; {wanted}")
+            raise SourceError(f"{path}: {which} is a {geometry.geom_type}; {wanted}")
     if not np.isfinite(shapely.bounds(geometries)).all():
         raise SourceError(f"{path} has coordinates that are not finite numbers")
 

@@ -21,7 +21,7 @@ from api.routing import load_rules
 from boundaries.build import canonical, layer_rings
 from boundaries.prove import Points
 from boundaries.readers import read_features
-from boundaries.roads import read_roads
+from boundaries.roads import RoadsSource, read_roads
 from boundaries.sample import RED_ROUTES, TRUNK_ROADS, layer_files
 from georouter.compiler import compile_index
 from georouter.index import Index
@@ -54,7 +54,7 @@ def main() -> int:
         else (data / "national_highways_area6.parquet", ("NH", "National Highways")),
     }
     features = {name: read_features(path) for name, path in files.items()}
-    roads = {name: read_roads(path, body=body) for name, (path, body) in special.items()}
+    roads = {name: read_roads([RoadsSource(path, body)]) for name, (path, body) in special.items()}
     features |= {name: read.features for name, read in roads.items()}
     polygons = {name: canonical(found.geometries)[0] for name, found in features.items()}
     rings = [layer_rings(name, features[name], polygons[name]) for name in features]

@@ -41,6 +41,9 @@ app.add_typer(db_app, name="db")
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Rules = Annotated[
+    Path | None, typer.Option(help="Folder with rules; by default those of the settings.")
+]
 Commit = Annotated[bool, typer.Option("--commit", help="Do it; without this it is a dry run.")]
 
 
@@ -313,6 +316,18 @@ def boundaries_build(
     buffer_m: Annotated[
         float, typer.Option(min=0.1, max=200, help="Ground each side of a road's centre line.")
     ] = 15.0,
+    roads_table: Annotated[
+        Path | None,
+        typer.Option(help="Special roads as a table, see boundaries/roads.example.toml."),
+    ] = None,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Put successors in the place of those who have ended by this day.",
+        ),
+    ] = None,
+    rules: Rules = None,
     code_field: Annotated[str | None, typer.Option(help="Field with the areas' codes.")] = None,
     name_field: Annotated[str | None, typer.Option(help="Field with the areas' names.")] = None,
     proof_points: Annotated[
@@ -327,35 +342,29 @@ def boundaries_build(
     ] = "1,6,10,14",
 ) -> None:
     """Build a dataset: read, make canonical, compile, prove. Prints the manifest."""
-    from boundaries.build import RoadsSource
-
     layers = {name: Path(path) for name, path in _pairs("--layer", layer).items()}
-    operators: dict[str, tuple[str, str]] = {}
-    for name, body in _pairs("--operator", operator or []).items():
-        code, colon, title = body.partition(":")
-        if not (code and colon and title):
-            raise UsageError(f"--operator takes NAME=CODE:BODY, not {name}={body}")
-        operators[name] = (code, title)
-    sources = {
-        name: RoadsSource(Path(path), operators.pop(name, None), buffer_m)
-        for name, path in _pairs("--roads", roads or []).items()
-    }
-    if operators or layers.keys() & sources.keys():
-        odd = ", ".join([*operators, *(layers.keys() & sources.keys())])
-        raise UsageError(f"each name stands for one --layer or one --roads; see to {odd}")
+    special = _special_roads(roads, operator, buffer_m, roads_table)
+    if twice := layers.keys() & special.keys():
+        raise UsageError(f"each name stands for one layer; see to {', '.join(sorted(twice))}")
+    if rules and not as_of:
+        raise UsageError("--rules has the successions for --as-of; give that day too")
     try:
         most = [abs(int(edges)) for edges in leaf_edges.split(",")]
     except ValueError:
         raise UsageError(
             f"--leaf-edges takes numbers such as 1,6,10,14, not {leaf_edges!r}"
         ) from None
+    from api.routing import load_rules
     from boundaries.build import build_dataset
 
+    successions = load_rules(rules or _settings().rules).successions if as_of else ()
     with _progress() as progress:
         manifest = build_dataset(
             layers,
             out,
-            roads=sources,
+            roads=special,
+            successions=successions,
+            as_of=as_of.date() if as_of else None,
             built_at=datetime.now(UTC),  # noqa: TID251 - the edge
             code_field=code_field,
             name_field=name_field,
@@ -363,6 +372,14 @@ def boundaries_build(
             leaf_edges=most,
             progress=progress,
         )
+    for described in manifest["layers"]:
+        for one in described.get("replaced", []):
+            stderr.print(
+                f"{described['name']}: {', '.join(one['successors'])} in place of "
+                f"{len(one['ended'])} areas, {one['gained_m2']:.0f} m² gained, "
+                f"{one['lost_m2']:.0f} m² lost ({one['reason']})",
+                markup=False,
+            )
     repaired = sum(len(described["repaired"]) for described in manifest["layers"])
     points = sum(manifest["proof"]["points"].values())
     stderr.print(
@@ -371,6 +388,31 @@ def boundaries_build(
         markup=False,
     )
     typer.echo(json.dumps(manifest, indent=2))
+
+
+def _special_roads(
+    roads: list[str] | None, operator: list[str] | None, buffer_m: float, table: Path | None
+) -> dict[str, list[Any]]:
+    """The sources of each roads layer, from the options and the table."""
+    from boundaries.roads import RoadsSource
+    from boundaries.roads_table import read_roads_table
+
+    operators: dict[str, tuple[str, str]] = {}
+    for name, body in _pairs("--operator", operator or []).items():
+        code, colon, title = body.partition(":")
+        if not (code and colon and title):
+            raise UsageError(f"--operator takes NAME=CODE:BODY, not {name}={body}")
+        operators[name] = (code, title)
+    found = {
+        name: [RoadsSource(Path(path), operators.pop(name, None), buffer_m)]
+        for name, path in _pairs("--roads", roads or []).items()
+    }
+    if operators:
+        raise UsageError(f"--operator goes with --roads; there is none for {', '.join(operators)}")
+    more = read_roads_table(table) if table else {}
+    if twice := found.keys() & more.keys():
+        raise UsageError(f"--roads and --roads-table both give {', '.join(sorted(twice))}")
+    return found | more
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:
@@ -389,15 +431,26 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
 @boundaries_app.command("activate")
 def boundaries_activate(
     folder: Annotated[Path, typer.Argument(help="A dataset folder made by `build`.")],
+    on: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="A day to come: from its midnight in the United Kingdom, not at once.",
+        ),
+    ] = None,
     *,
     commit: Commit = False,
     as_json: Json = False,
 ) -> None:
-    """Put a dataset in force. Running web processes follow within seconds."""
-    from api import db
+    """Put a dataset in force, at once or on a day. Running web processes follow within seconds."""
+    from api import db, london
     from api.activation import activate
     from api.routing import load_rules
 
+    day = on.date() if on else None
+    from_at = london.begins(day) if day else None
+    if from_at and from_at <= datetime.now(UTC):  # noqa: TID251 - the edge
+        raise UsageError(f"--on {day} has begun; leave it out to put the dataset in force at once")
     settings = _settings()
     done = asyncio.run(
         activate(
@@ -406,19 +459,46 @@ def boundaries_activate(
             data_dir=settings.data_dir,
             dsn=db.resolve_dsn(settings),
             commit=commit,
+            on=day,
         )
     )
     if as_json:
-        typer.echo(json.dumps({**dataclasses.asdict(done), "committed": commit}))
+        told = {**dataclasses.asdict(done), "from": _instant(from_at), "committed": commit}
+        typer.echo(json.dumps(told))
     else:
         before = f" in place of {done.before}" if done.before and done.changed else ""
         typer.echo(
             f"{done.version}{before}: {done.areas} areas, {done.new_authorities} new authorities"
+            + (f", in force from {_instant(from_at)}" if from_at else "")
         )
     if not commit:
         stderr.print("dry run: nothing was changed; add --commit to put it in force")
     elif not done.changed:
-        stderr.print("it was in force already")
+        stderr.print("it would be in force then anyway" if from_at else "it was in force already")
+
+
+@boundaries_app.command("list")
+def boundaries_list(*, as_json: Json = False) -> None:
+    """List the datasets: which was, is and will be in force from when."""
+    from api.store.authorities import list_datasets
+
+    rows = [
+        {"version": row["version"], "from": _instant(row["from_at"]), "state": row["state"]}
+        for row in _with_database(list_datasets)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    wide = max((len(row["version"]) for row in rows), default=0)
+    for row in rows:
+        typer.echo(f"{row['version']:<{wide}}  {row['from'] or '-':<27}  {row['state']}")
+    if not rows:
+        stderr.print("there is none yet; see `georouter boundaries activate`")
+
+
+def _instant(moment: datetime | None) -> str | None:
+    """A moment in UTC, as the API writes it."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None
 
 
 @app.command()

@@ -57,6 +57,35 @@ async def active_dataset(
     )
 
 
+async def list_datasets(
+    conn: asyncpg.Connection, *, at: datetime | None = None
+) -> Sequence[asyncpg.Record]:
+    """(version, from_at, state) of every time in force, in order; as of now, or of `at`.
+
+    A dataset that has none, and is to have none, comes first and is `staged`.
+    """
+    rows: Sequence[asyncpg.Record] = await conn.fetch(
+        """
+        WITH term AS (
+            SELECT dataset_id, from_at, lead(from_at) OVER (ORDER BY from_at, id) AS until
+            FROM activation
+            WHERE withdrawn_at IS NULL
+        )
+        SELECT version, from_at,
+               CASE WHEN from_at IS NULL THEN 'staged'
+                    WHEN from_at > moment THEN 'planned'
+                    WHEN until <= moment THEN 'retired'
+                    ELSE 'active' END AS state
+        FROM coalesce($1::timestamptz, clock_timestamp()) AS moment, dataset
+             -- two for one instant: the later one was meant, the other is never in force
+             LEFT JOIN term ON dataset_id = dataset.id AND until IS DISTINCT FROM from_at
+        ORDER BY from_at NULLS FIRST, version
+        """,
+        at,
+    )
+    return rows
+
+
 async def activate_dataset(
     conn: asyncpg.Connection,
     *,

@@ -7,7 +7,8 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,17 @@ import geopandas
 import pytest
 import shapely
 
+from api.routing import load_rules
 from boundaries import build as build_module
 from boundaries.build import BuildConflictError, build_dataset
 from boundaries.dataset import DatasetError, DatasetNotFoundError, open_dataset, read_manifest
 from boundaries.prove import ProofError
-from boundaries.readers import SourceError, SourceNotFoundError
+from boundaries.readers import SourceError, SourceNotFoundError, read_features
 from boundaries.sample import GOLDEN, layer_files
 from georouter.codec import Compiled, IndexFormatError
 from georouter.compiler import CompileError, LayerRings, compile_index
 from georouter.index import Index
+from georouter.model import Succession, Successor
 from tests.support.realdata import real_data
 
 BUILT_AT = datetime(2027, 1, 15, 8, 30, tzinfo=UTC)
@@ -364,6 +367,191 @@ def test_known_places_of_the_united_kingdom(tmp_path: Path) -> None:
     in_fenland = codes_at(index, 0.16, 52.666)  # Wisbech, in a county of two tiers
     assert [name["highway", code] for code in in_fenland["highway"]] == ["Cambridgeshire"]
     assert [name["district", code] for code in in_fenland["district"]] == ["Fenland"]
+
+
+# --- successors -------------------------------------------------------------------------------
+
+END = date(2027, 4, 1)
+TUSKSHIRE = ("D10000001", *(f"D0700000{n}" for n in range(1, 6)))
+SPLIT = Succession(
+    on=END,
+    reason="reorganisation of Tuskshire",
+    ends=TUSKSHIRE,
+    successors=(
+        Successor("UPPER", "Upper Tuskshire", ("D07000001", "D07000002")),
+        Successor("LOWER", "Lower Tuskshire", ("D07000003", "D07000004", "D07000005")),
+    ),
+    to_be_checked=True,
+)
+
+
+def areas_by_layer(index: Index) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {layer.name: [] for layer in index.layers}
+    for area in index.areas:
+        found[area.layer].append(area.code)
+    return found
+
+
+def test_successors_take_the_place_of_the_ended_in_every_layer(tmp_path: Path) -> None:
+    manifest = build(layer_files(), tmp_path / "out", successions=[SPLIT], as_of=END)
+    index = open_dataset(tmp_path / "out").index
+
+    unitaries = [f"D0600000{n}" for n in range(1, 8)]
+    assert areas_by_layer(index) == {
+        "highway": [*unitaries, "LOWER", "UPPER"],
+        "district": [*unitaries, "LOWER", "UPPER"],
+    }
+    assert manifest["as_of"] == "2027-04-01"
+    for layer, ended in zip(manifest["layers"], (TUSKSHIRE[:1], TUSKSHIRE[1:]), strict=True):
+        assert layer["areas"] == 9
+        assert layer["replaced"] == [
+            {
+                "on": "2027-04-01",
+                "reason": "reorganisation of Tuskshire",
+                "to_be_checked": True,
+                "ended": sorted(ended),
+                "successors": {
+                    "UPPER": ["D07000001", "D07000002"],
+                    "LOWER": ["D07000003", "D07000004", "D07000005"],
+                },
+                "gained_m2": 0.0,
+                "lost_m2": 0.0,
+            }
+        ]
+    heirs = {code: heir.code for heir in SPLIT.successors for code in heir.areas}
+    with GOLDEN.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found = codes_at(index, float(row["lon"]), float(row["lat"]))
+            expected = heirs.get(row["district"], row["district"])
+            for layer in ("highway", "district"):
+                assert found[layer] == ([expected] if expected else []), row
+
+
+def test_until_the_day_nothing_ends(tmp_path: Path) -> None:
+    day_before = build(
+        layer_files(), tmp_path / "out", successions=[SPLIT], as_of=date(2027, 3, 31)
+    )
+    without = build(layer_files(), tmp_path / "without" / "out")
+
+    assert day_before["version"] == without["version"]
+    assert not any("replaced" in layer for layer in day_before["layers"])
+    assert "as_of" not in without
+
+
+def test_one_that_grows_and_one_that_follows_it(tmp_path: Path) -> None:
+    first = Succession(END, "merger", ("D06000004",), (Successor("D06000005", "Elk and Shoal"),))
+    second = Succession(
+        date(2028, 4, 1),
+        "merger again",
+        ("D06000005", "D06000002"),
+        (Successor("WHOLE", "The Whole", ("D06000005", "D06000002")),),
+    )
+    options = {"successions": [second, first]}
+    after_one = build(layer_files(), tmp_path / "one", as_of=END, **options)
+    after_two = build(layer_files(), tmp_path / "two", as_of=date(2028, 4, 1), **options)
+
+    districts = geopandas.read_file(layer_files()["district"]).set_index("code").geometry
+    inside = {
+        code: districts[code].representative_point()
+        for code in ("D06000004", "D06000005", "D06000002")
+    }
+    for folder, expected in (("one", ["D06000005"]), ("two", ["WHOLE"])):
+        index = open_dataset(tmp_path / folder).index
+        for code in ("D06000004", "D06000005"):
+            assert codes_at(index, inside[code].x, inside[code].y)["district"] == expected
+    assert after_one["layers"][1]["replaced"][0]["gained_m2"] == 0.0
+    assert [one["reason"] for one in after_two["layers"][1]["replaced"]] == [
+        "merger",
+        "merger again",
+    ]
+
+
+def test_a_successor_of_ground_that_no_layer_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError) as refused:
+        build(
+            {"highway": layer_files()["highway"]},
+            tmp_path / "out",
+            successions=[SPLIT],
+            as_of=END,
+        )
+    assert str(refused.value) == (
+        "no layer has the area 'D07000001', which 'Upper Tuskshire' takes over (reorganisation of "
+        "Tuskshire); add a layer with it, or correct successions.toml"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_ground_that_no_successor_takes_is_told(tmp_path: Path) -> None:
+    forgetful = replace(
+        SPLIT, successors=(SPLIT.successors[0], Successor("LOWER", "L", ("D07000003",)))
+    )
+    manifest = build(layer_files(), tmp_path / "out", successions=[forgetful], as_of=END)
+
+    districts = geopandas.read_file(layer_files()["district"]).set_index("code").geometry
+    lost = districts[["D07000004", "D07000005"]].to_crs("+proj=laea +lon_0=2.3 +lat_0=54.6").area
+    for layer in manifest["layers"]:
+        assert layer["replaced"][0]["gained_m2"] == 0.0
+        assert layer["replaced"][0]["lost_m2"] == pytest.approx(lost.sum(), rel=0.01)
+
+
+@pytest.mark.realdata
+def test_surrey_after_its_reorganisation(tmp_path: Path) -> None:
+    folder = real_data()
+    files = {
+        "highway": folder / "ctyua_2025_bgc.parquet",
+        "district": folder / "lad_2025_bgc.parquet",
+    }
+    successions = load_rules(None).successions
+    manifest = build_dataset(
+        files,
+        tmp_path / "out",
+        built_at=BUILT_AT,
+        successions=successions,
+        as_of=END,
+        proof_points=7_000,
+    )
+    index = open_dataset(tmp_path / "out").index
+
+    assert manifest["proof"]["mismatches"] == 0
+    assert [layer["areas"] for layer in manifest["layers"]] == [219, 352]
+    for layer, areas in areas_by_layer(index).items():
+        assert {"EAST-SURREY", "WEST-SURREY"} <= set(areas), layer
+        assert not {code for one in successions for code in one.ends} & set(areas), layer
+    for layer in manifest["layers"]:
+        (replaced,) = layer["replaced"]
+        assert replaced["to_be_checked"]
+        assert replaced["gained_m2"] == replaced["lost_m2"] == 0.0
+
+    districts = canonical_by_code(files["district"])
+    county = canonical_by_code(files["highway"])["E10000030"]
+    (surrey,) = [one for one in successions if "E10000030" in one.ends]
+    heirs = {code: heir.code for heir in surrey.successors for code in heir.areas}
+    together = shapely.union_all([districts[code] for code in heirs])
+    # the same border, vertex by vertex: neighbours keep theirs, and no sliver comes between
+    assert shapely.equals(together, county)
+    assert set(map(tuple, shapely.get_coordinates(together).tolist())) == set(
+        map(tuple, shapely.get_coordinates(county).tolist())
+    )
+    tried = 0
+    for code, other in combinations(sorted(heirs), 2):
+        border = shapely.intersection(districts[code], districts[other])
+        for lon, lat in shapely.get_coordinates(border)[1:-1:3].tolist():
+            expected = sorted(
+                {heirs[one] for one in heirs if districts[one].covers(shapely.Point(lon, lat))}
+            )
+            outside = not county.contains_properly(shapely.Point(lon, lat))
+            found = codes_at(index, lon, lat)
+            for layer in ("highway", "district"):
+                here = [one for one in found[layer] if not outside or one in heirs.values()]
+                assert here == expected, (lon, lat, found)
+            tried += 1
+    assert tried > 500
+
+
+def canonical_by_code(path: Path) -> dict[str, Any]:
+    features = read_features(path)
+    polygons, _ = build_module.canonical(features.geometries)
+    return dict(zip(features.codes, polygons, strict=True))
 
 
 # --- opening ----------------------------------------------------------------------------------
