@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -23,7 +24,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import db, errors, telemetry
 from api.delivery.outbox import Notifier
-from api.routes import authorities, endpoints, health, locate, reports
+from api.metrics import Metrics
+from api.routes import authorities, endpoints, health, locate, metrics, notices, reports
 from api.routes.wiring import Wiring, attach
 from api.routing import LiveRouting, load_categories
 from api.settings import Settings
@@ -67,7 +69,8 @@ def create_app(
             await live.refresh(pool)
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
-                attach(app, Wiring(settings, pool, live, notifier, random_bytes))
+                figures = Metrics(pool, clock=time.monotonic)
+                attach(app, Wiring(settings, pool, live, notifier, random_bytes, figures))
                 try:
                     yield
                 finally:
@@ -80,7 +83,7 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    for resource in (locate, reports, authorities, endpoints, health):
+    for resource in (locate, reports, authorities, endpoints, notices, health, metrics):
         app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)

@@ -64,6 +64,7 @@ REPORT_OUT: dict[str, Any] = {
         {
             "id": DELIVERY_ID,
             "endpoint_id": ENDPOINT_ID,
+            "sequence": 1,
             "state": "delivered",
             "attempts": 1,
             "last_outcome": "delivered",
@@ -90,6 +91,7 @@ ENDPOINT: dict[str, Any] = {
     "channel": "webhook",
     "url": "https://intake.hearthmere.example/reports",
     "state": "active",
+    "fallback": False,
     "created_at": "2026-11-02T07:00:00Z",
 }
 ENDPOINT_CREATED: dict[str, Any] = {
@@ -103,6 +105,7 @@ DELIVERY: dict[str, Any] = {
     "id": DELIVERY_ID,
     "report_id": REPORT_ID,
     "endpoint_id": ENDPOINT_ID,
+    "sequence": 1,
     "state": "delivered",
     "created_at": "2026-11-02T08:15:04.120000Z",
     "settled_at": "2026-11-02T08:15:05.310000Z",
@@ -121,6 +124,21 @@ DELIVERY: dict[str, Any] = {
     ],
 }
 DELIVERY_PAGE: dict[str, Any] = {"items": [DELIVERY], "next_cursor": None}
+
+NOTICE_PAGE: dict[str, Any] = {
+    "items": [
+        {
+            "id": "9c8b7a6d-5e4f-4a3b-8c2d-1e0f9a8b7c6d",
+            "at": "2026-11-02T09:30:00Z",
+            "authority_id": AUTHORITY_ID,
+            "endpoint_id": ENDPOINT_ID,
+            "delivery_id": DELIVERY_ID,
+            "kind": "delivery_dead",
+            "detail": "given up after 3 attempts; the last: answered 404",
+        }
+    ],
+    "next_cursor": None,
+}
 
 HEALTH: dict[str, Any] = {"status": "alive"}
 READINESS: dict[str, Any] = {

@@ -115,6 +115,7 @@ def _shape(rows: Sequence[asyncpg.Record]) -> schemas.ReportOut:
         schemas.ReportDelivery(
             id=row["delivery_id"],
             endpoint_id=row["endpoint_id"],
+            sequence=row["sequence"],
             state=row["state"],
             attempts=row["attempts"],
             last_outcome=row["last_outcome"],

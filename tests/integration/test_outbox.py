@@ -15,13 +15,16 @@ from tests.support import rows
 
 SENT = Delivered(status=200, answer="thanks", reference="A-12")
 SOON = Next("pending", 0.0)
+ME = 7
 
 
 async def claim(
     pool: asyncpg.Pool, *, limit: int = 100, lease_s: float = 60.0, per_endpoint: int = 100
 ) -> list[Claimed]:
     async with db.acquire(pool) as conn:
-        return await outbox.claim(conn, limit=limit, lease_s=lease_s, per_endpoint=per_endpoint)
+        return await outbox.claim(
+            conn, worker=ME, limit=limit, lease_s=lease_s, per_endpoint=per_endpoint
+        )
 
 
 async def owe(pool: asyncpg.Pool, count: int, **endpoint: str) -> UUID:
@@ -146,7 +149,7 @@ async def test_one_endpoint_cannot_take_every_slot(pool: asyncpg.Pool) -> None:
     # until it is settled.
     one = next(one for one in found if one.endpoint_id == hung)
     async with db.acquire(pool) as conn:
-        await outbox.settle(conn, one, Deferred(why="no answer"), Next("pending", 60))
+        await outbox.settle(conn, one, SENT, Next("delivered"))
     assert len(await claim(pool, limit=20, per_endpoint=7)) == 1
 
 

@@ -99,6 +99,7 @@ async def test_a_delivery_arrives_once_and_signed(
     assert message == {
         "type": "report.created",
         "timestamp": "2027-01-15T08:00:00.123456Z",
+        "sequence": 1,
         "data": {
             "report": {
                 "id": str(report_id),
@@ -332,7 +333,7 @@ async def test_every_channel_keeps_the_contract(pool: asyncpg.Pool, stub: StubAu
         for name, channel in by_name.items():
             await owe(pool, stub.url(), channel=name)
             async with db.acquire(pool) as conn:
-                [claimed] = await outbox.claim(conn, limit=1, lease_s=60, per_endpoint=1)
+                [claimed] = await outbox.claim(conn, worker=1, limit=1, lease_s=60, per_endpoint=1)
             assert isinstance(await channel.send(claimed), Delivered)
             assert isinstance(await channel.send(claimed), Delivered)
     first, second = stub.received
@@ -341,4 +342,4 @@ async def test_every_channel_keeps_the_contract(pool: asyncpg.Pool, stub: StubAu
 
 
 def test_times_are_in_utc_with_all_digits() -> None:
-    assert webhook._time(datetime(2027, 1, 1, tzinfo=UTC)) == "2027-01-01T00:00:00.000000Z"
+    assert outbox.rfc3339(datetime(2027, 1, 1, tzinfo=UTC)) == "2027-01-01T00:00:00.000000Z"
