@@ -34,7 +34,6 @@ GAUGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "breakers": ("breakers", "Circuit breakers of active endpoints.", ("channel", "state")),
     "held": ("held_reports", "Reports whose authority has no active endpoint.", ()),
 }
-ATTEMPTS = ("delivery_attempts", "Attempts that came to an end.", ("channel", "outcome"))
 
 
 class Metrics(Collector):
@@ -60,9 +59,12 @@ class Metrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """What the rows say, as Prometheus' client wants it."""
-        name, text, labels = ATTEMPTS
         families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
-            "attempts": CounterMetricFamily(f"georouter_{name}", text, labels=labels)
+            "attempts": CounterMetricFamily(
+                "georouter_delivery_attempts",
+                "Attempts that came to an end.",
+                labels=("channel", "outcome"),
+            )
         }
         for metric, (name, text, labels) in GAUGES.items():
             families[metric] = GaugeMetricFamily(f"georouter_{name}", text, labels=labels)

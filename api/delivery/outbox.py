@@ -166,6 +166,83 @@ async def owe_event(conn: asyncpg.Connection, report_id: UUID, event: Mapping[st
         )
 
 
+# `due`: asked endpoint by endpoint through the index delivery_due; a single list by due_at
+# would show nothing but the backlog of an endpoint that is down. `place` is which of its
+# endpoint's deliveries in flight it would be: whoever has nothing in flight goes before
+# whoever has, so that those that hang delay the others as little as can be.
+# `locked`: the lock keeps other claims out, not those who settle, cancel or redeliver: a
+# row that one of them has in hand is skipped, and one that has changed is looked at again.
+# `LIMIT 100` and the array show the planner, which does not know the parameters, that these are
+# few: it would read whole tables otherwise.
+CLAIM = """
+WITH due AS MATERIALIZED (
+    SELECT oldest.id
+    FROM endpoint
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS n
+        FROM delivery
+        WHERE endpoint_id = endpoint.id AND state = 'leased' AND due_at > now()
+    ) AS in_flight
+    CROSS JOIN LATERAL (
+        SELECT id, due_at, in_flight.n + row_number() OVER (ORDER BY due_at) AS place
+        FROM (
+            SELECT id, due_at
+            FROM (
+                SELECT id, due_at
+                FROM delivery
+                WHERE endpoint_id = endpoint.id
+                  AND state IN ('pending', 'leased')
+                  AND due_at <= now()
+                ORDER BY due_at
+                LIMIT 100
+            ) AS head
+            LIMIT greatest(0, CASE WHEN failures > 0 THEN 1 ELSE $3 END - in_flight.n)
+        ) AS first
+    ) AS oldest
+    WHERE endpoint.state = 'active' AND (open_until IS NULL OR open_until <= now())
+    ORDER BY oldest.place, oldest.due_at
+    LIMIT $1
+), locked AS MATERIALIZED (
+    SELECT id
+    FROM delivery
+    WHERE id = ANY (ARRAY (SELECT id FROM due))
+      AND state IN ('pending', 'leased')
+      AND due_at <= now()
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE delivery
+    SET state = 'leased',
+        lease_token = gen_random_uuid(),
+        leased_by = $4,
+        due_at = now() + $2 * interval '1 second',
+        attempts = attempts + 1
+    FROM locked
+    WHERE delivery.id = locked.id
+    RETURNING delivery.*
+), tried AS (
+    INSERT INTO attempt (delivery_id, n)
+    SELECT id, attempts FROM claimed
+)
+SELECT claimed.id AS delivery_id,
+       claimed.lease_token,
+       claimed.attempts AS attempt,
+       (SELECT count(*)::int
+        FROM attempt
+        WHERE delivery_id = claimed.id AND outcome = 'rejected') AS rejections,
+       extract(epoch FROM now() - claimed.created_at)::float8 AS age_s,
+       claimed.sequence, claimed.event,
+       endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
+       report.id AS report_id, report.received_at, report.observed_at,
+       report.lon, report.lat, report.accuracy_m, report.category, report.description,
+       report.decision,
+       authority.id AS authority_id, authority.name AS authority_name
+FROM claimed
+JOIN endpoint ON endpoint.id = claimed.endpoint_id
+JOIN report ON report.id = claimed.report_id
+JOIN authority ON authority.id = report.authority_id
+"""
+
+
 async def claim(
     conn: asyncpg.Connection, *, worker: int, limit: int, lease_s: float, per_endpoint: int
 ) -> list[Claimed]:
@@ -180,81 +257,7 @@ async def claim(
         # Two statements: what the second one counts must include what the claim before ours
         # leased, so its snapshot may only be taken once that claim is over.
         await conn.execute("SELECT pg_advisory_xact_lock($1)", CLAIM_LOCK)
-        # `due`: asked endpoint by endpoint through the index delivery_due; a single list by due_at
-        # would show nothing but the backlog of an endpoint that is down. `place` is which of its
-        # endpoint's deliveries in flight it would be: whoever has nothing in flight goes before
-        # whoever has, so that those that hang delay the others as little as can be.
-        # `locked`: the lock keeps other claims out, not those who settle, cancel or redeliver: a
-        # row that one of them has in hand is skipped, and one that has changed is looked at again.
-        rows = await conn.fetch(
-            """
-            WITH due AS MATERIALIZED (
-                SELECT oldest.id
-                FROM endpoint
-                CROSS JOIN LATERAL (
-                    SELECT count(*) AS n
-                    FROM delivery
-                    WHERE endpoint_id = endpoint.id AND state = 'leased' AND due_at > now()
-                ) AS in_flight
-                CROSS JOIN LATERAL (
-                    SELECT id, due_at, in_flight.n + row_number() OVER (ORDER BY due_at) AS place
-                    FROM (
-                        SELECT id, due_at
-                        FROM delivery
-                        WHERE endpoint_id = endpoint.id
-                          AND state IN ('pending', 'leased')
-                          AND due_at <= now()
-                        ORDER BY due_at
-                        LIMIT greatest(0, CASE WHEN failures > 0 THEN 1 ELSE $3 END - in_flight.n)
-                    ) AS first
-                ) AS oldest
-                WHERE endpoint.state = 'active' AND (open_until IS NULL OR open_until <= now())
-                ORDER BY oldest.place, oldest.due_at
-                LIMIT $1
-            ), locked AS MATERIALIZED (
-                SELECT delivery.id
-                FROM delivery
-                JOIN due USING (id)
-                WHERE delivery.state IN ('pending', 'leased')
-                  AND delivery.due_at <= now()
-                FOR UPDATE OF delivery SKIP LOCKED
-            ), claimed AS (
-                UPDATE delivery
-                SET state = 'leased',
-                    lease_token = gen_random_uuid(),
-                    leased_by = $4,
-                    due_at = now() + $2 * interval '1 second',
-                    attempts = attempts + 1
-                FROM locked
-                WHERE delivery.id = locked.id
-                RETURNING delivery.*
-            ), tried AS (
-                INSERT INTO attempt (delivery_id, n)
-                SELECT id, attempts FROM claimed
-            )
-            SELECT claimed.id AS delivery_id,
-                   claimed.lease_token,
-                   claimed.attempts AS attempt,
-                   (SELECT count(*)::int
-                    FROM attempt
-                    WHERE delivery_id = claimed.id AND outcome = 'rejected') AS rejections,
-                   extract(epoch FROM now() - claimed.created_at)::float8 AS age_s,
-                   claimed.sequence, claimed.event,
-                   endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
-                   report.id AS report_id, report.received_at, report.observed_at,
-                   report.lon, report.lat, report.accuracy_m, report.category, report.description,
-                   report.decision,
-                   authority.id AS authority_id, authority.name AS authority_name
-            FROM claimed
-            JOIN endpoint ON endpoint.id = claimed.endpoint_id
-            JOIN report ON report.id = claimed.report_id
-            JOIN authority ON authority.id = report.authority_id
-            """,
-            limit,
-            lease_s,
-            per_endpoint,
-            worker,
-        )
+        rows = await conn.fetch(CLAIM, limit, lease_s, per_endpoint, worker)
     return [Claimed(**row) for row in rows]
 
 

@@ -233,8 +233,9 @@ class _Worker:
                 jitter=self._jitter(),
                 rejections=claimed.rejections,
             )
-            self._counts[claimed.channel, type(outcome).__name__.lower()] += 1
             settled = await self._settle(claimed, outcome, following, lease_ends)
+            if settled:
+                self._counts[claimed.channel, type(outcome).__name__.lower()] += 1
             log.info(
                 "delivery_attempted" if settled else "delivery_lease_lost",
                 delivery=str(claimed.delivery_id),
