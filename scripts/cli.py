@@ -150,7 +150,12 @@ def worker() -> None:
     from api.telemetry import configure
 
     configure()
-    asyncio.run(run_worker(_settings()))
+    if sys.platform == "win32":
+        asyncio.run(run_worker(_settings()))
+    else:
+        import uvloop
+
+        uvloop.run(run_worker(_settings()))
 
 
 @app.command()
