@@ -62,12 +62,11 @@ async def explained(conn: asyncpg.Connection) -> dict[str, Any]:
     transaction = conn.transaction()
     await transaction.start()
     # As a session that has made many: planned once, without knowing the parameters
-    await conn.execute(
-        f"SET plan_cache_mode = force_generic_plan; DEALLOCATE ALL; PREPARE claim AS {outbox.CLAIM}"
-    )
+    await conn.execute(f"SET plan_cache_mode = force_generic_plan; PREPARE claim AS {outbox.CLAIM}")
     found = await conn.fetchval(
         f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE claim ({LIMIT}, 60, {PER_ENDPOINT}, 1)"
     )
+    await conn.execute("DEALLOCATE claim")
     await transaction.rollback()
     plan: dict[str, Any] = json.loads(found)[0]["Plan"]
     return plan
