@@ -185,7 +185,9 @@ class _Worker:
                 log.info("held_reports_released", count=released)
             if released < outbox.RELEASE_BATCH:
                 self._release_at = time.monotonic() + self._pace.release_s
-        if self._id is None:
+        # Kept: claimed under an id that is lost meanwhile, they are orphans, as they should be.
+        worker = self._id
+        if worker is None:
             return self._pace.idle_s
         free, frees_in_s = self._room()
         if free == 0:
@@ -194,7 +196,7 @@ class _Worker:
             leased_at = time.monotonic()
             claimed = await outbox.claim(
                 conn,
-                worker=self._id,
+                worker=worker,
                 limit=free,
                 lease_s=self._lease_s,
                 per_endpoint=PER_ENDPOINT,
