@@ -26,6 +26,7 @@ REPORT_IN: dict[str, Any] = {
 ENDPOINT_IN: dict[str, Any] = {
     "channel": "webhook",
     "url": "https://intake.hearthmere.example/reports",
+    "fallback": False,
 }
 
 DECISION: dict[str, Any] = {

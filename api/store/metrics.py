@@ -24,16 +24,19 @@ async def read_metrics(conn: asyncpg.Connection) -> Sequence[asyncpg.Record]:
             WHERE state <> 'deleted'
         ), queue AS MATERIALIZED (
             SELECT breaker.channel, breaker.state AS endpoint_state, breaker.breaker,
-                   owed.waiting, owed.leased, owed.oldest, owed.due_since
+                   coalesce(owed.waiting, 0) AS waiting, coalesce(owed.leased, 0) AS leased,
+                   owed.oldest, owed.due_since
             FROM breaker
-            CROSS JOIN LATERAL (
-                SELECT count(*) FILTER (WHERE state = 'pending') AS waiting,
+            LEFT JOIN (
+                SELECT endpoint_id,
+                       count(*) FILTER (WHERE state = 'pending') AS waiting,
                        count(*) FILTER (WHERE state = 'leased') AS leased,
                        min(created_at) FILTER (WHERE state = 'pending') AS oldest,
                        min(due_at) AS due_since
                 FROM delivery
-                WHERE endpoint_id = breaker.id AND state IN ('pending', 'leased')
-            ) AS owed
+                WHERE state IN ('pending', 'leased')
+                GROUP BY endpoint_id
+            ) AS owed ON owed.endpoint_id = breaker.id
         )
         SELECT 'deliveries' AS metric, channel, 'waiting' AS label, sum(waiting)::float8 AS value
         FROM queue GROUP BY channel
