@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := georouter boundaries api scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test truth bench-http bench-route bench-route-file bench-index verify-index check format lock clean
+.PHONY: help setup demo test truth bench-http bench-route bench-route-file bench-index bench-delivery verify-index check format lock clean
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -40,6 +40,9 @@ bench-http: $(STAMP) ## what an answer to "who is responsible" costs over HTTP
 
 bench-route: $(STAMP) ## what a second layer and what routing cost over a bare lookup
 	@$(BIN)/python -m scripts.bench_route
+
+bench-delivery: $(STAMP) ## forwarding against httpx alone, the claim, an idle worker (five minutes)
+	@$(BIN)/python -m scripts.bench_delivery
 
 verify-index: $(STAMP) ## twenty million points against GEOS (ten minutes)
 	@$(BIN)/python -m scripts.verify_index

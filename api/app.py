@@ -24,12 +24,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import db, errors, telemetry
 from api.delivery.outbox import Notifier
+from api.metrics import Metrics
 from api.routes import (
     authorities,
     categories,
     endpoints,
     health,
     locate,
+    metrics,
+    notices,
     reports,
     triage,
     updates,
@@ -78,7 +81,8 @@ def create_app(
             await live.refresh(pool)
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
-                attach(app, Wiring(settings, pool, live, notifier, random_bytes))
+                figures = Metrics(pool, clock=time.monotonic)
+                attach(app, Wiring(settings, pool, live, notifier, random_bytes, figures))
                 try:
                     yield
                 finally:
@@ -97,9 +101,11 @@ def create_app(
         reports,
         authorities,
         endpoints,
+        notices,
         updates,
         triage,
         health,
+        metrics,
     ):
         app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})

@@ -101,6 +101,17 @@ async def connect(dsn: str) -> asyncpg.Connection:
         return conn
 
 
+class _Pooled(asyncpg.Connection):  # type: ignore[misc]  # it publishes no types
+    """A connection of a pool. What holds for a session, LISTEN or a lock, needs `connect`."""
+
+    def get_reset_query(self) -> str:
+        """Nothing: there is nothing to reset, and asking costs as much as what was asked for.
+
+        A transaction left open is rolled back without it.
+        """
+        return ""
+
+
 async def create_pool(dsn: str, *, size: int) -> asyncpg.Pool:
     """Open a pool of at most `size` connections; one is opened now, so that failures show early."""
     with translate():
@@ -108,6 +119,7 @@ async def create_pool(dsn: str, *, size: int) -> asyncpg.Pool:
             dsn,
             min_size=1,
             max_size=size,
+            connection_class=_Pooled,
             init=_prepare,
             timeout=10.0,
             command_timeout=30.0,

@@ -27,6 +27,7 @@ REPORT_IN: dict[str, Any] = {
 ENDPOINT_IN: dict[str, Any] = {
     "channel": "webhook",
     "url": "https://intake.hearthmere.example/reports",
+    "fallback": False,
 }
 
 DECISION: dict[str, Any] = {
@@ -123,6 +124,7 @@ REPORT_OUT: dict[str, Any] = {
         {
             "id": DELIVERY_ID,
             "endpoint_id": ENDPOINT_ID,
+            "sequence": 1,
             "state": "delivered",
             "attempts": 1,
             "last_outcome": "delivered",
@@ -198,6 +200,7 @@ ENDPOINT: dict[str, Any] = {
     "channel": "webhook",
     "url": "https://intake.hearthmere.example/reports",
     "state": "active",
+    "fallback": False,
     "created_at": "2026-11-02T07:00:00Z",
 }
 ENDPOINT_CREATED: dict[str, Any] = {
@@ -211,6 +214,7 @@ DELIVERY: dict[str, Any] = {
     "id": DELIVERY_ID,
     "report_id": REPORT_ID,
     "endpoint_id": ENDPOINT_ID,
+    "sequence": 1,
     "state": "delivered",
     "created_at": "2026-11-02T08:15:04.120000Z",
     "settled_at": "2026-11-02T08:15:05.310000Z",
@@ -229,6 +233,21 @@ DELIVERY: dict[str, Any] = {
     ],
 }
 DELIVERY_PAGE: dict[str, Any] = {"items": [DELIVERY], "next_cursor": None}
+
+NOTICE_PAGE: dict[str, Any] = {
+    "items": [
+        {
+            "id": "9c8b7a6d-5e4f-4a3b-8c2d-1e0f9a8b7c6d",
+            "at": "2026-11-02T09:30:00Z",
+            "authority_id": AUTHORITY_ID,
+            "endpoint_id": ENDPOINT_ID,
+            "delivery_id": DELIVERY_ID,
+            "kind": "delivery_dead",
+            "detail": "given up after 3 attempts; the last: answered 404",
+        }
+    ],
+    "next_cursor": None,
+}
 
 HEALTH: dict[str, Any] = {"status": "alive"}
 READINESS: dict[str, Any] = {

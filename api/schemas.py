@@ -294,6 +294,10 @@ class EndpointIn(Asked):
             description="An address on the public internet, https.",
         ),
     ]
+    fallback: Annotated[
+        bool,
+        Field(description="Gets nothing but the reports that another endpoint could not be given."),
+    ] = False
 
 
 class Page(Asked):
@@ -433,6 +437,9 @@ class ReportDelivery(Wire):
 
     id: UUID
     endpoint_id: UUID
+    sequence: Annotated[
+        int, Field(description="1 for the report itself, then one for each update.")
+    ]
     state: DeliveryState
     attempts: int
     last_outcome: Outcome | None
@@ -623,6 +630,7 @@ class EndpointOut(Wire):
     channel: str
     url: str
     state: Literal["pending", "active", "paused", "suspended"]
+    fallback: bool
     created_at: Time
 
 
@@ -665,6 +673,9 @@ class DeliveryOut(Wire):
     id: UUID
     report_id: UUID
     endpoint_id: UUID
+    sequence: Annotated[
+        int, Field(description="1 for the report itself, then one for each update.")
+    ]
     state: DeliveryState
     created_at: Time
     settled_at: Time | None
@@ -686,6 +697,27 @@ class DeliveryPage(Wire):
     model_config = _shown(examples.DELIVERY_PAGE)
 
     items: list[DeliveryOut]
+    next_cursor: str | None
+
+
+class NoticeOut(Wire):
+    """Something that its owner or the operator should know."""
+
+    id: UUID
+    at: Time
+    authority_id: UUID
+    endpoint_id: UUID | None
+    delivery_id: UUID | None
+    kind: Literal["endpoint_suspended", "delivery_dead"]
+    detail: str
+
+
+class NoticePage(Wire):
+    """Notices, the newest first."""
+
+    model_config = _shown(examples.NOTICE_PAGE)
+
+    items: list[NoticeOut]
     next_cursor: str | None
 
 

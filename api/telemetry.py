@@ -23,8 +23,8 @@ HEADER = "X-Request-Id"
 # The key in the request's scope under which the rest of the application finds the id.
 CORRELATION_KEY = "georouter.correlation_id"
 SANE = re.compile(r"[A-Za-z0-9._\-]{1,64}")
-# Asked twice a second by some orchestrators and saying nothing new.
-UNLOGGED = frozenset({"/healthz", "/readyz"})
+# Asked twice a second by some orchestrators, or scraped, and saying nothing new.
+UNLOGGED = frozenset({"/healthz", "/metrics", "/readyz"})
 MAX_FRAMES = 12
 
 log = structlog.get_logger()

@@ -154,7 +154,12 @@ def worker() -> None:
     from api.telemetry import configure
 
     configure()
-    asyncio.run(run_background(_settings()))
+    if sys.platform == "win32":
+        asyncio.run(run_background(_settings()))
+    else:
+        import uvloop
+
+        uvloop.run(run_background(_settings()))
 
 
 @app.command()

@@ -299,8 +299,8 @@ def temporary_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def georouter_process(command: str, environment: dict[str, str], log: Path) -> Iterator[None]:
-    """A georouter command as a process, asked to stop and waited for at the end."""
+def georouter_process(command: str, environment: dict[str, str], log: Path) -> Iterator[int]:
+    """A georouter command as a process, asked to stop and waited for at the end; gives its id."""
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [sys.executable, "-m", "scripts.cli", command],
@@ -311,7 +311,7 @@ def georouter_process(command: str, environment: dict[str, str], log: Path) -> I
             start_new_session=True,  # Ctrl-C reaches us alone; we stop it in good order
         )
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         try:

@@ -43,6 +43,9 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 CONNECT_TIMEOUT_S = 5.0
 MAX_ANSWER_BYTES = 64 * 1024
+# Connections are kept for what follows at once.
+KEEPALIVE_S = 5.0
+MAX_IDLE = 50
 MAX_URL_CHARS = 2000
 PORTS = (443, 8443)
 # Of a host with many addresses, how many are tried
@@ -258,11 +261,83 @@ class _Connection(httpcore.AsyncNetworkStream):
             raise
 
 
-class _Body(httpx.AsyncByteStream):
-    """httpcore's stream of an answer, as httpx wants it."""
+class _Transport(httpx.AsyncBaseTransport):
+    """httpx over single connections of httpcore, kept open for a while after use.
 
-    def __init__(self, stream: AsyncIterable[bytes]) -> None:
+    Not over httpcore's pool, which cannot be given through httpx and looks at every connection
+    whenever one is taken or returned: with fifty in use that is two thirds of all the CPU.
+    """
+
+    def __init__(self, guard: _Guard, tls: ssl.SSLContext) -> None:
+        self._guard = guard
+        self._tls = tls
+        self._idle: list[httpcore.AsyncHTTPConnection] = []  # the longest idle first
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        connection = await self._take(url.origin)
+        try:
+            answer = await connection.handle_async_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=url,
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        except BaseException:
+            await connection.aclose()
+            raise
+        if not isinstance(answer.stream, AsyncIterable):
+            raise TypeError("an asynchronous connection gives asynchronous streams")
+        return httpx.Response(
+            answer.status,
+            headers=answer.headers,
+            stream=_Body(answer.stream, lambda: self._give_back(connection)),
+            extensions=answer.extensions,
+        )
+
+    async def _take(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+        for n in reversed(range(len(self._idle))):
+            if self._idle[n].can_handle_request(origin):
+                connection = self._idle.pop(n)
+                # Expired is also one that the other side has closed.
+                if not connection.has_expired():
+                    return connection
+                await connection.aclose()
+                break
+        return httpcore.AsyncHTTPConnection(
+            origin,
+            ssl_context=self._tls,
+            keepalive_expiry=KEEPALIVE_S,
+            network_backend=self._guard,
+        )
+
+    async def _give_back(self, connection: httpcore.AsyncHTTPConnection) -> None:
+        if not connection.is_idle():
+            await connection.aclose()
+            return
+        self._idle.append(connection)
+        while self._idle and (len(self._idle) > MAX_IDLE or self._idle[0].has_expired()):
+            await self._idle.pop(0).aclose()
+
+    async def aclose(self) -> None:
+        while self._idle:
+            await self._idle.pop().aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    """httpcore's stream of an answer, as httpx wants it; `after` is called when it is closed."""
+
+    def __init__(self, stream: AsyncIterable[bytes], after: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
+        self._after = after
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._stream:
@@ -270,48 +345,11 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         close = getattr(self._stream, "aclose", None)
-        if close is not None:
-            await close()
-
-
-class _Transport(httpx.AsyncBaseTransport):
-    """httpx over a connection pool with our network backend, which httpx's own cannot be given."""
-
-    def __init__(self, guard: _Guard, tls: ssl.SSLContext) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls,
-            max_connections=None,  # the worker's slots are the limit
-            max_keepalive_connections=50,
-            keepalive_expiry=5.0,
-            network_backend=guard,
-        )
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        answer = await self._pool.handle_async_request(
-            httpcore.Request(
-                method=request.method,
-                url=httpcore.URL(
-                    scheme=request.url.raw_scheme,
-                    host=request.url.raw_host,
-                    port=request.url.port,
-                    target=request.url.raw_path,
-                ),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
-            )
-        )
-        if not isinstance(answer.stream, AsyncIterable):
-            raise TypeError("an asynchronous pool gives asynchronous streams")
-        return httpx.Response(
-            answer.status,
-            headers=answer.headers,
-            stream=_Body(answer.stream),
-            extensions=answer.extensions,
-        )
-
-    async def aclose(self) -> None:
-        await self._pool.aclose()
+        try:
+            if close is not None:
+                await close()
+        finally:
+            await self._after()
 
 
 class Egress:

@@ -9,9 +9,9 @@ sends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -20,6 +20,7 @@ import asyncpg
 import structlog
 
 from api import db
+from api.delivery import policy
 from api.delivery.policy import Deferred, Delivered, Gone, Next, NotOurs, Outcome, Rejected
 from api.store import reroutes
 
@@ -27,8 +28,14 @@ from api.store import reroutes
 WAKE_UP = "georouter_delivery"
 # Claims take turns under this advisory lock.
 CLAIM_LOCK = 7305212
+# A worker lives as long as a session holds the advisory lock of this class and the worker's id.
+WORKER_LOCK_CLASS = 7305214
+# How long a later delivery of a report waits for an earlier one to the same endpoint at most
+PATIENCE_S = 3600.0
 RELEASE_BATCH = 500
 ERROR_CHARS = 500
+# Of what runs on the session that a worker lives by: one that hangs must show.
+STATEMENT_TIMEOUT_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +53,8 @@ class Claimed:
     channel: str
     url: str
     secret: str = field(repr=False)
+    sequence: int = 1  # of what this endpoint is sent about the report
+    event: Mapping[str, Any] | None = field(default=None, repr=False)  # None: the report itself
     report_id: UUID
     received_at: datetime
     observed_at: datetime | None
@@ -74,7 +83,7 @@ async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = Non
         WITH open AS MATERIALIZED (
             SELECT id, authority_id
             FROM endpoint
-            WHERE state = 'active'
+            WHERE state = 'active' AND NOT fallback
               AND ($1::uuid IS NULL OR authority_id = $1)
               AND EXISTS (SELECT FROM held WHERE held.authority_id = endpoint.authority_id)
             FOR SHARE
@@ -95,7 +104,7 @@ async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = Non
             SELECT freed.report_id, open.id
             FROM freed
             JOIN open USING (authority_id)
-            ON CONFLICT (report_id, endpoint_id) DO NOTHING
+            ON CONFLICT (report_id, endpoint_id, sequence) DO NOTHING
         )
         SELECT count(*)::int FROM freed
         """,
@@ -104,98 +113,166 @@ async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = Non
     )
 
 
-async def claim(
-    conn: asyncpg.Connection, *, limit: int, lease_s: float, per_endpoint: int
-) -> list[Claimed]:
-    """Lease up to `limit` due deliveries of active endpoints, the longest due first.
+async def owe_event(conn: asyncpg.Connection, report_id: UUID, event: Mapping[str, Any]) -> int:
+    """Owe an event about a report, {"type", "data"}, to every endpoint that has the report.
 
-    No endpoint gets more than `per_endpoint` in flight, over all workers, so one that hangs cannot
-    take every slot. An expired lease is due again. Each attempt is written before this returns.
+    That is: was sent it, or is owed it, and is not deleted. Returns to how many. In the caller's
+    transaction, or in one of its own.
+    """
+    async with conn.transaction():
+        # Events of one report take turns. Not FOR UPDATE: that would wait for, and hold up, all who
+        # only refer to the report.
+        now = await conn.fetchval(
+            "SELECT now() FROM report WHERE id = $1 FOR NO KEY UPDATE", report_id
+        )
+        if now is None:
+            return 0
+        # What is just being settled is waited for, so that the next statement sees how it ended;
+        # who settles later waits for us, and then wakes what we have added. By sequence, as all who
+        # lock several deliveries do.
+        await conn.execute(
+            """
+            SELECT FROM delivery WHERE report_id = $1 AND state IN ('pending', 'leased')
+            ORDER BY sequence, id FOR SHARE
+            """,
+            report_id,
+        )
+        return await conn.fetchval(  # type: ignore[no-any-return]
+            """
+            WITH open AS MATERIALIZED (
+                -- waits for a deletion of the endpoint, and then leaves it out
+                SELECT endpoint.id
+                FROM delivery JOIN endpoint ON endpoint.id = endpoint_id
+                WHERE report_id = $1 AND sequence = 1
+                  AND delivery.state IN ('pending', 'leased', 'delivered')
+                  AND endpoint.state <> 'deleted'
+                FOR KEY SHARE OF endpoint
+            ), owed AS (
+                INSERT INTO delivery (report_id, endpoint_id, sequence, event, due_at)
+                SELECT $1, open.id, before.last + 1, $2,
+                       now() + CASE WHEN before.unsettled THEN $3 ELSE 0 END * interval '1 second'
+                FROM open
+                CROSS JOIN LATERAL (
+                    SELECT max(sequence) AS last,
+                           bool_or(state IN ('pending', 'leased')) AS unsettled
+                    FROM delivery
+                    WHERE report_id = $1 AND endpoint_id = open.id
+                ) AS before
+                RETURNING id
+            )
+            SELECT count(*)::int FROM owed
+            """,
+            report_id,
+            {"type": event["type"], "timestamp": rfc3339(now), "data": event["data"]},
+            PATIENCE_S,
+        )
+
+
+# `due`: asked endpoint by endpoint through the index delivery_due; a single list by due_at
+# would show nothing but the backlog of an endpoint that is down. `place` is which of its
+# endpoint's deliveries in flight it would be: whoever has nothing in flight goes before
+# whoever has, so that those that hang delay the others as little as can be.
+# `locked`: the lock keeps other claims out, not those who settle, cancel or redeliver: a
+# row that one of them has in hand is skipped, and one that has changed is looked at again.
+# `LIMIT 100` and the array show the planner, which does not know the parameters, that these are
+# few: it would read whole tables otherwise.
+CLAIM = """
+WITH due AS MATERIALIZED (
+    SELECT oldest.id
+    FROM endpoint
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS n
+        FROM delivery
+        WHERE endpoint_id = endpoint.id AND state = 'leased' AND due_at > now()
+    ) AS in_flight
+    CROSS JOIN LATERAL (
+        SELECT id, due_at, in_flight.n + row_number() OVER (ORDER BY due_at) AS place
+        FROM (
+            SELECT id, due_at
+            FROM (
+                SELECT id, due_at
+                FROM delivery
+                WHERE endpoint_id = endpoint.id
+                  AND state IN ('pending', 'leased')
+                  AND due_at <= now()
+                ORDER BY due_at
+                LIMIT 100
+            ) AS head
+            LIMIT greatest(0, CASE WHEN failures > 0 THEN 1 ELSE $3 END - in_flight.n)
+        ) AS first
+    ) AS oldest
+    WHERE endpoint.state = 'active' AND (open_until IS NULL OR open_until <= now())
+    ORDER BY oldest.place, oldest.due_at
+    LIMIT $1
+), locked AS MATERIALIZED (
+    SELECT id
+    FROM delivery
+    WHERE id = ANY (ARRAY (SELECT id FROM due))
+      AND state IN ('pending', 'leased')
+      AND due_at <= now()
+    FOR UPDATE SKIP LOCKED
+), claimed AS (
+    UPDATE delivery
+    SET state = 'leased',
+        lease_token = gen_random_uuid(),
+        leased_by = $4,
+        due_at = now() + $2 * interval '1 second',
+        attempts = attempts + 1
+    FROM locked
+    WHERE delivery.id = locked.id
+    RETURNING delivery.*
+), tried AS (
+    INSERT INTO attempt (delivery_id, n)
+    SELECT id, attempts FROM claimed
+)
+SELECT claimed.id AS delivery_id,
+       claimed.lease_token,
+       claimed.attempts AS attempt,
+       (SELECT count(*)::int
+        FROM attempt
+        WHERE delivery_id = claimed.id AND outcome = 'rejected') AS rejections,
+       extract(epoch FROM now() - claimed.created_at)::float8 AS age_s,
+       claimed.sequence, claimed.event,
+       endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
+       report.id AS report_id, report.received_at, report.observed_at,
+       report.lon, report.lat, report.accuracy_m, report.category, report.description,
+       report.answers, report.decision,
+       authority.id AS authority_id, authority.name AS authority_name
+FROM claimed
+JOIN endpoint ON endpoint.id = claimed.endpoint_id
+JOIN report ON report.id = claimed.report_id
+JOIN authority ON authority.id = report.authority_id
+"""
+
+
+async def claim(
+    conn: asyncpg.Connection, *, worker: int, limit: int, lease_s: float, per_endpoint: int
+) -> list[Claimed]:
+    """Lease up to `limit` due deliveries of active endpoints to the worker with this id.
+
+    Endpoints that have the fewest in flight come first, then what is longest due. No endpoint gets
+    more than `per_endpoint` in flight, over all workers, and one that failed last only one; behind
+    an open breaker, one when the time for a probe has come. An expired lease is due again. Each
+    attempt is written before this returns.
     """
     async with conn.transaction():
         # Two statements: what the second one counts must include what the claim before ours
         # leased, so its snapshot may only be taken once that claim is over.
         await conn.execute("SELECT pg_advisory_xact_lock($1)", CLAIM_LOCK)
-        # `due`: asked endpoint by endpoint through the index delivery_due; a single list by due_at
-        # would show nothing but the backlog of an endpoint that is down.
-        # `locked`: the lock keeps other claims out, not those who settle, cancel or redeliver: a
-        # row that one of them has in hand is skipped, and one that has changed is looked at again.
-        rows = await conn.fetch(
-            """
-            WITH due AS MATERIALIZED (
-                SELECT oldest.id
-                FROM endpoint
-                CROSS JOIN LATERAL (
-                    SELECT id, due_at
-                    FROM delivery
-                    WHERE endpoint_id = endpoint.id
-                      AND state IN ('pending', 'leased')
-                      AND due_at <= now()
-                    ORDER BY due_at
-                    LIMIT greatest(0, $3 - (
-                        SELECT count(*)
-                        FROM delivery AS in_flight
-                        WHERE in_flight.endpoint_id = endpoint.id
-                          AND in_flight.state = 'leased'
-                          AND in_flight.due_at > now()
-                    ))
-                ) AS oldest
-                WHERE endpoint.state = 'active'
-                ORDER BY oldest.due_at
-                LIMIT $1
-            ), locked AS MATERIALIZED (
-                SELECT delivery.id
-                FROM delivery
-                JOIN due USING (id)
-                WHERE delivery.state IN ('pending', 'leased')
-                  AND delivery.due_at <= now()
-                FOR UPDATE OF delivery SKIP LOCKED
-            ), claimed AS (
-                UPDATE delivery
-                SET state = 'leased',
-                    lease_token = gen_random_uuid(),
-                    due_at = now() + $2 * interval '1 second',
-                    attempts = attempts + 1
-                FROM locked
-                WHERE delivery.id = locked.id
-                RETURNING delivery.*
-            ), tried AS (
-                INSERT INTO attempt (delivery_id, n)
-                SELECT id, attempts FROM claimed
-            )
-            SELECT claimed.id AS delivery_id,
-                   claimed.lease_token,
-                   claimed.attempts AS attempt,
-                   (SELECT count(*)::int
-                    FROM attempt
-                    WHERE delivery_id = claimed.id AND outcome = 'rejected') AS rejections,
-                   extract(epoch FROM now() - claimed.created_at)::float8 AS age_s,
-                   endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
-                   report.id AS report_id, report.received_at, report.observed_at,
-                   report.lon, report.lat, report.accuracy_m, report.category, report.description,
-                   report.answers, report.decision,
-                   authority.id AS authority_id, authority.name AS authority_name
-            FROM claimed
-            JOIN endpoint ON endpoint.id = claimed.endpoint_id
-            JOIN report ON report.id = claimed.report_id
-            JOIN authority ON authority.id = report.authority_id
-            """,
-            limit,
-            lease_s,
-            per_endpoint,
-        )
+        rows = await conn.fetch(CLAIM, limit, lease_s, per_endpoint, worker)
     return [Claimed(**row) for row in rows]
 
 
 async def settle(
     conn: asyncpg.Connection, claimed: Claimed, outcome: Outcome, following: Next
 ) -> bool:
-    """Write down an attempt's outcome and what follows; False if the lease was lost.
+    """Write down an attempt's outcome and all that follows; False if the lease was lost.
 
     The token fences: when the lease has expired and someone else has claimed the delivery, or it
-    was cancelled, nothing changes. An endpoint that is gone is suspended with the same statement;
-    what else it is owed stays pending. A report that is not theirs waits to be routed again. Call
-    it in a transaction.
+    was cancelled, nothing changes. With the same statement an endpoint that is gone is suspended
+    (what else it is owed stays pending), the breaker counts, notices are written, and a report that
+    died goes to the authority's fallback endpoints. A report that is not theirs waits to be routed
+    again. Call it in a transaction.
     """
     kind, reference, error = _columns(outcome)
     if isinstance(outcome, NotOurs):
@@ -212,17 +289,48 @@ async def settle(
                 settled_at = CASE WHEN $3 = 'pending' THEN NULL ELSE now() END,
                 reference = $5
             WHERE id = $1 AND state = 'leased' AND lease_token = $2
-            RETURNING id, attempts, endpoint_id
+            RETURNING id, attempts, endpoint_id, report_id, sequence
         ), noted AS (
             UPDATE attempt
             SET finished_at = now(), outcome = $6, status = $7, answer = $8, error = $9
             FROM settled
             WHERE attempt.delivery_id = settled.id AND attempt.n = settled.attempts
+        ), judged AS (
+            -- Of an endpoint that works nothing is written: its deliveries would queue for the row.
+            UPDATE endpoint
+            SET failures = CASE WHEN $10 THEN failures + 1 ELSE 0 END,
+                open_until = CASE WHEN $10 AND failures + 1 >= $11
+                                  THEN now() + $12 * interval '1 second' END
+            FROM settled
+            WHERE endpoint.id = settled.endpoint_id AND $6 <> 'gone' AND ($10 OR failures > 0)
         ), suspended AS (
             UPDATE endpoint
-            SET state = 'suspended'
+            SET state = 'suspended', failures = 0, open_until = NULL
             FROM settled
             WHERE $6 = 'gone' AND endpoint.id = settled.endpoint_id AND endpoint.state = 'active'
+            RETURNING endpoint.id
+        ), died AS (
+            SELECT settled.*, authority_id
+            FROM settled JOIN endpoint ON endpoint.id = endpoint_id
+            WHERE $3 = 'dead'
+        ), told AS (
+            INSERT INTO notice (authority_id, endpoint_id, delivery_id, kind, detail)
+            SELECT authority_id, endpoint_id, died.id, kind, $13
+            FROM died
+            CROSS JOIN (SELECT 'delivery_dead' AS kind
+                        UNION ALL SELECT 'endpoint_suspended' FROM suspended) AS news
+        ), fallback AS MATERIALIZED (
+            -- Locked as in intake: no delivery is left on an endpoint that is just being deleted.
+            -- Only the report itself: who took that and not a later event has the report.
+            SELECT endpoint.id, died.report_id
+            FROM died JOIN endpoint USING (authority_id)
+            WHERE endpoint.fallback AND endpoint.state = 'active'
+              AND endpoint.id <> died.endpoint_id AND died.sequence = 1
+            FOR KEY SHARE OF endpoint
+        ), passed_on AS (
+            INSERT INTO delivery (report_id, endpoint_id)
+            SELECT report_id, id FROM fallback
+            ON CONFLICT (report_id, endpoint_id, sequence) DO NOTHING
         )
         SELECT EXISTS (SELECT FROM settled)
         """,
@@ -235,6 +343,10 @@ async def settle(
         outcome.status,
         _storable(outcome.answer),
         _storable(error[:ERROR_CHARS] if error else None),
+        policy.is_failure(outcome),
+        policy.BREAK_AFTER,
+        policy.PROBE_EVERY_S,
+        _storable(f"given up after {claimed.attempt} attempts; the last: {error}"[:ERROR_CHARS]),
     )
     if settled and isinstance(outcome, NotOurs):
         await reroutes.say_not_ours(
@@ -251,24 +363,93 @@ async def settle(
 async def next_due_in(conn: asyncpg.Connection) -> float | None:
     """Seconds until the next delivery becomes due that is not yet; None if there is none.
 
-    What is due already waits for a slot, not for time.
+    Behind an open breaker nothing is due before the next probe. What is due already waits for a
+    slot, not for time.
     """
     return await conn.fetchval(  # type: ignore[no-any-return]
         """
-        SELECT extract(epoch FROM min(next.due_at) - now())::float8
+        SELECT extract(epoch FROM min(greatest(next.due_at, open_until)) - now())::float8
         FROM endpoint
         CROSS JOIN LATERAL (
             SELECT due_at
             FROM delivery
             WHERE endpoint_id = endpoint.id
               AND state IN ('pending', 'leased')
-              AND due_at > now()
+              AND due_at > CASE WHEN open_until > now() THEN '-infinity' ELSE now() END
             ORDER BY due_at
             LIMIT 1
         ) AS next
         WHERE endpoint.state = 'active'
         """
     )
+
+
+async def enlist(conn: asyncpg.Connection, random_id: Callable[[], int]) -> int:
+    """Make this session the life of a worker; returns the worker's new id, a positive int32.
+
+    It ends with the session, however that ends, and not before.
+    """
+    while True:
+        worker = random_id()
+        if await conn.fetchval("SELECT pg_try_advisory_lock($1, $2)", WORKER_LOCK_CLASS, worker):
+            return worker
+
+
+async def free_orphans(conn: asyncpg.Connection) -> int:
+    """Make due at once what is leased to workers that are no more; returns how many."""
+    # Through the index of what is leased. SKIP LOCKED: of two who look at once, one does it; and
+    # what is being settled, or has been claimed again, is looked at again and left.
+    return await conn.fetchval(  # type: ignore[no-any-return]
+        """
+        WITH holder AS MATERIALIZED (
+            SELECT DISTINCT leased_by FROM delivery WHERE state = 'leased' AND due_at > now()
+        ), lost AS MATERIALIZED (
+            SELECT leased_by
+            FROM holder
+            WHERE NOT EXISTS (
+                SELECT FROM pg_locks
+                WHERE locktype = 'advisory' AND granted AND objsubid = 2
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND classid = $1::int::oid AND objid = leased_by::oid
+            )
+        ), orphan AS MATERIALIZED (
+            SELECT id
+            FROM delivery
+            WHERE state = 'leased' AND due_at > now()
+              AND leased_by IN (SELECT leased_by FROM lost)
+            FOR UPDATE SKIP LOCKED
+        ), freed AS (
+            UPDATE delivery SET due_at = now() FROM orphan WHERE delivery.id = orphan.id
+            RETURNING delivery.id
+        )
+        SELECT count(*)::int FROM freed
+        """,
+        WORKER_LOCK_CLASS,
+        timeout=STATEMENT_TIMEOUT_S,
+    )
+
+
+async def count_attempts(conn: asyncpg.Connection, counts: Mapping[tuple[str, str], int]) -> None:
+    """Add to the counters of attempts by (channel, outcome)."""
+    # In one order, so that two workers do not wait for each other.
+    ordered = sorted(counts.items())
+    await conn.execute(
+        """
+        INSERT INTO attempt_count (channel, outcome, attempts)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+        ON CONFLICT (channel, outcome)
+        DO UPDATE SET attempts = attempt_count.attempts + excluded.attempts
+        """,
+        [channel for (channel, _), _ in ordered],
+        [outcome for (_, outcome), _ in ordered],
+        [count for _, count in ordered],
+        timeout=STATEMENT_TIMEOUT_S,
+    )
+
+
+def rfc3339(at: datetime) -> str:
+    """In UTC with microseconds, always as many digits."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _columns(outcome: Outcome) -> tuple[str, str | None, str | None]:

@@ -22,6 +22,9 @@ SCHEDULE_S = (10.0, 30.0, 120.0, 600.0, 1800.0, 2 * HOUR_S, 6 * HOUR_S, 12 * HOU
 MAX_AGE_S = 72 * HOUR_S
 MAX_RETRY_AFTER_S = 24 * HOUR_S
 MAX_REJECTIONS = 3
+# The circuit breaker: so many failures in a row open it, then one probe is made in so many seconds.
+BREAK_AFTER = 5
+PROBE_EVERY_S = 60.0
 # A client error by its number, but one that passes: time-out, too early, too many requests
 _PASSING = {408, 425, 429}
 # Where a council's system refuses what it is told; 200 will do as well
@@ -138,6 +141,12 @@ def after(
     scheduled_s = SCHEDULE_S[min(attempt, len(SCHEDULE_S)) - 1]
     # What the endpoint asks for is the least; a Retry-After of 0 does not make us hammer it.
     return Next("pending", max(jitter * scheduled_s, wait_s))
+
+
+def is_failure(outcome: Outcome) -> bool:
+    """Whether the outcome says that the endpoint is not there; a refusal shows that it is."""
+    refused = outcome.status is not None and outcome.status < 500
+    return isinstance(outcome, Deferred) and not refused
 
 
 def _said(body: bytes) -> Mapping[str, object]:

@@ -1,19 +1,23 @@
 """The worker process: claims what is due, sends it with no connection held, settles it.
 
-It promises that a delivery is lost neither to its own death (the lease expires and another worker
-claims it again) nor to PostgreSQL's, and that one failing delivery stops no other. What an answer
-means is `policy`'s, how the queue stays consistent is `outbox`'s.
+It promises that a delivery is lost neither to its own death (other workers see its session end and
+claim again what it held; at the latest the lease expires) nor to PostgreSQL's, and that neither a
+failing delivery nor any number of hung endpoints stop another. What an answer means is `policy`'s,
+how the queue stays consistent is `outbox`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -29,9 +33,14 @@ log = structlog.get_logger(__name__)
 
 # Deliveries of one endpoint in flight, over all workers
 PER_ENDPOINT = 8
+# One that has been in flight for so long hangs: it gives its slot to another, up to this many, so
+# that the endpoints that do not answer, which nobody can know beforehand, hold up none that does.
+HANGING_AFTER_S = 1.0
+MAX_HANGING = 750
 # What arrives together is claimed together.
 BREATH_S = 0.01
-LONGEST_BACKOFF_S = 1.0
+# Less than a second, so that after an outage what was sent is settled before it counts as orphaned.
+LONGEST_BACKOFF_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,7 @@ class _Pace:
 
     idle_s: float
     release_s: float
+    orphans_s: float
 
 
 async def run_worker(
@@ -48,8 +58,10 @@ async def run_worker(
     stop: asyncio.Event | None = None,
     clock: Callable[[], float] = time.time,
     jitter: Callable[[], float] = random.random,
+    random_id: Callable[[], int] = lambda: secrets.randbelow(2**31 - 1) + 1,
     idle_s: float = 5.0,
     release_s: float = 5.0,
+    orphans_s: float = 1.0,
 ) -> None:
     """Forward what is owed until `stop` is set, then finish what is in flight.
 
@@ -72,7 +84,8 @@ async def run_worker(
                 channels(egress, clock),
                 stop,
                 jitter,
-                _Pace(idle_s=idle_s, release_s=release_s),
+                random_id,
+                _Pace(idle_s=idle_s, release_s=release_s, orphans_s=orphans_s),
             )
             await worker.run(dsn)
 
@@ -108,46 +121,60 @@ class _Worker:
         by_name: Mapping[str, Channel],
         stop: asyncio.Event,
         jitter: Callable[[], float],
+        random_id: Callable[[], int],
         pace: _Pace,
     ) -> None:
         self._pool = pool
         self._channels = by_name
         self._stop = stop
         self._jitter = jitter
+        self._random_id = random_id
         self._pace = pace
         self._slots = settings.worker_concurrency
         self._lease_s = settings.delivery_lease_s
-        self._in_flight = 0
+        # Since when each attempt is in flight, by lease token; the oldest first
+        self._in_flight: dict[UUID, float] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
         self._release_at = 0.0
-        # Set by a NOTIFY, by a slot that becomes free, and by the stop
+        # Under which leases are taken; None while no session of ours holds its lock
+        self._id: int | None = None
+        # Set by a NOTIFY, by a slot that becomes free, by a new id, and by the stop
         self._wake = asyncio.Event()
 
     async def run(self, dsn: str) -> None:
         log.info("worker_started", slots=self._slots)
-        async with asyncio.TaskGroup() as sending:
-            background = [
-                sending.create_task(self._listen(dsn)),
-                sending.create_task(self._wake_on_stop()),
+        async with asyncio.TaskGroup() as background:
+            # These go on until the last attempt is settled: without its session it is an orphan.
+            tasks = [
+                background.create_task(self._live(dsn)),
+                background.create_task(self._wake_on_stop()),
             ]
-            trouble = _Trouble()
-            while not self._stop.is_set():
-                self._wake.clear()
-                try:
-                    pause_s = await self._step(sending)
-                except db.DatabaseUnavailable as error:
-                    pause_s = trouble.seen(error)
-                except Exception as error:
-                    # A deadlock, a cancelled query: the transaction is undone, and is tried again.
-                    log.exception("claim_failed")
-                    pause_s = trouble.seen(error)
-                else:
-                    trouble.over()
-                if pause_s > 0 and await _wait(self._wake, pause_s):
-                    await asyncio.sleep(BREATH_S)
-            log.info("worker_stopping", in_flight=self._in_flight)
-            for task in background:
+            async with asyncio.TaskGroup() as sending:
+                await self._claim_until_stopped(sending)
+                log.info("worker_stopping", in_flight=len(self._in_flight))
+            for task in tasks:
                 task.cancel()
+        with suppress(db.DatabaseUnavailable):
+            async with db.acquire(self._pool) as conn:
+                await self._write_counts(conn)
         log.info("worker_stopped")
+
+    async def _claim_until_stopped(self, sending: asyncio.TaskGroup) -> None:
+        trouble = _Trouble()
+        while not self._stop.is_set():
+            self._wake.clear()
+            try:
+                pause_s = await self._step(sending)
+            except db.DatabaseUnavailable as error:
+                pause_s = trouble.seen(error)
+            except Exception as error:
+                # A deadlock, a cancelled query: the transaction is undone, and is tried again.
+                log.exception("claim_failed")
+                pause_s = trouble.seen(error)
+            else:
+                trouble.over()
+            if pause_s > 0 and await _wait(self._wake, pause_s):
+                await asyncio.sleep(BREATH_S)
 
     async def _step(self, sending: asyncio.TaskGroup) -> float:
         """Claim and start what there is; how long there is nothing to do, in seconds."""
@@ -158,17 +185,25 @@ class _Worker:
                 log.info("held_reports_released", count=released)
             if released < outbox.RELEASE_BATCH:
                 self._release_at = time.monotonic() + self._pace.release_s
-        free = self._slots - self._in_flight
-        if free == 0:
+        # Kept: claimed under an id that is lost meanwhile, they are orphans, as they should be.
+        worker = self._id
+        if worker is None:
             return self._pace.idle_s
+        free, frees_in_s = self._room()
+        if free == 0:
+            return min(self._pace.idle_s, frees_in_s)
         async with db.acquire(self._pool) as conn:
             leased_at = time.monotonic()
             claimed = await outbox.claim(
-                conn, limit=free, lease_s=self._lease_s, per_endpoint=PER_ENDPOINT
+                conn,
+                worker=worker,
+                limit=free,
+                lease_s=self._lease_s,
+                per_endpoint=PER_ENDPOINT,
             )
             due_in_s = None if claimed else await outbox.next_due_in(conn)
         for one in claimed:
-            self._in_flight += 1
+            self._in_flight[one.lease_token] = time.monotonic()
             sending.create_task(self._deliver(one, leased_at + self._lease_s))
         if claimed:
             return 0.0
@@ -176,6 +211,19 @@ class _Worker:
         if due_in_s is not None:
             pauses_s.append(due_in_s)
         return max(BREATH_S, min(pauses_s))
+
+    def _room(self) -> tuple[int, float]:
+        """How many may be claimed, and in how many seconds the next one hangs, making room."""
+        now = time.monotonic()
+        lively = 0
+        next_hangs_in_s = self._pace.idle_s
+        for started in reversed(self._in_flight.values()):
+            if started <= now - HANGING_AFTER_S:
+                break
+            lively += 1
+            next_hangs_in_s = started + HANGING_AFTER_S - now
+        limit = self._slots + MAX_HANGING - len(self._in_flight)
+        return max(0, min(self._slots - lively, limit)), max(BREATH_S, next_hangs_in_s)
 
     async def _deliver(self, claimed: Claimed, lease_ends: float) -> None:
         try:
@@ -188,6 +236,8 @@ class _Worker:
                 rejections=claimed.rejections,
             )
             settled = await self._settle(claimed, outcome, following, lease_ends)
+            if settled:
+                self._counts[claimed.channel, type(outcome).__name__.lower()] += 1
             log.info(
                 "delivery_attempted" if settled else "delivery_lease_lost",
                 delivery=str(claimed.delivery_id),
@@ -202,7 +252,7 @@ class _Worker:
             # Nothing is lost: the lease ends, and the delivery is due again.
             log.exception("delivery_failed", delivery=str(claimed.delivery_id))
         finally:
-            self._in_flight -= 1
+            del self._in_flight[claimed.lease_token]
             self._wake.set()
 
     async def _send(self, claimed: Claimed, lease_ends: float) -> policy.Outcome:
@@ -231,31 +281,59 @@ class _Worker:
             try:
                 async with db.acquire(self._pool) as conn, conn.transaction():
                     return await outbox.settle(conn, claimed, outcome, following)
-            except db.DatabaseUnavailable as error:
+            except (db.DatabaseUnavailable, asyncpg.DeadlockDetectedError) as error:
                 pause_s = trouble.seen(error)
                 if time.monotonic() + pause_s >= lease_ends:
                     return False
                 await asyncio.sleep(pause_s)
 
-    async def _listen(self, dsn: str) -> None:
-        """Wake up on every NOTIFY; missed ones cost `idle_s` at most, so errors may pass."""
+    async def _live(self, dsn: str) -> None:
+        """Hold a session whose lock says that we live, under a new id whenever it was lost.
+
+        On the same session: hear NOTIFY (a missed one costs `idle_s` at most), free what dead
+        workers held, and write the counters.
+        """
+        trouble = _Trouble()
         while True:
             closed = asyncio.Event()
             try:
                 conn = await db.connect(dsn)
                 try:
-                    conn.add_termination_listener(lambda _, closed=closed: closed.set())
+                    conn.add_termination_listener(lambda _, closed=closed: self._lost(closed))
                     with db.translate():
                         await conn.add_listener(outbox.WAKE_UP, lambda *_: self._wake.set())
-                    self._wake.set()
-                    await closed.wait()
+                        self._id = await outbox.enlist(conn, self._random_id)
+                        self._wake.set()
+                        trouble.over()
+                        # Waits first: in an outage others have lost their session too, and are
+                        # given the time to settle.
+                        while not await _wait(closed, self._pace.orphans_s):
+                            await self._tick(conn)
                 finally:
+                    self._lost(closed)
                     conn.terminate()
-            except db.DatabaseUnavailable:
-                pass  # the claims tell of it
-            except Exception:
-                log.exception("listen_failed")
+            except db.DatabaseUnavailable as error:
+                trouble.seen(error)
+            except Exception as error:
+                log.exception("session_failed")
+                trouble.seen(error)
             await asyncio.sleep(self._jitter() + BREATH_S)
+
+    def _lost(self, closed: asyncio.Event) -> None:
+        self._id = None
+        closed.set()
+
+    async def _tick(self, conn: asyncpg.Connection) -> None:
+        orphans = await outbox.free_orphans(conn)
+        if orphans:
+            log.warning("orphans_freed", count=orphans)
+            self._wake.set()
+        await self._write_counts(conn)
+
+    async def _write_counts(self, conn: asyncpg.Connection) -> None:
+        if self._counts:
+            counts, self._counts = self._counts, Counter()
+            await outbox.count_attempts(conn, counts)
 
     async def _wake_on_stop(self) -> None:
         await self._stop.wait()

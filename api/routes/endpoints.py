@@ -72,6 +72,7 @@ async def register_endpoint(
             channel=body.channel,
             url=body.url,
             secret=secret,
+            fallback=body.fallback,
             created_by=caller.key_id,
         )
         if endpoint is None:

@@ -159,6 +159,7 @@ def _shape(rows: Sequence[asyncpg.Record], happened: Sequence[asyncpg.Record]) -
         schemas.ReportDelivery(
             id=row["delivery_id"],
             endpoint_id=row["endpoint_id"],
+            sequence=row["sequence"],
             state=row["state"],
             attempts=row["attempts"],
             last_outcome=row["last_outcome"],

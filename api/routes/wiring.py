@@ -17,6 +17,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api import auth, db
 from api.delivery.outbox import Notifier
 from api.errors import MediaTypeUnsupported
+from api.metrics import Metrics
 from api.routing import LiveRouting
 from api.settings import Settings
 
@@ -30,6 +31,7 @@ class Wiring:
     live: LiveRouting
     notifier: Notifier
     random_bytes: Callable[[int], bytes]
+    metrics: Metrics
 
 
 def attach(app: FastAPI, wiring: Wiring) -> None:

@@ -251,7 +251,7 @@ async def list_authorities(
                                 ORDER BY scheme, code)::jsonb
                 FROM authority_code WHERE authority_id = authority.id) AS codes,
                EXISTS (SELECT FROM endpoint
-                       WHERE authority_id = authority.id AND state = 'active')
+                       WHERE authority_id = authority.id AND state = 'active' AND NOT fallback)
                    AS has_active_endpoint
         FROM authority
         WHERE ($1::text IS NULL
@@ -277,7 +277,7 @@ async def find_authority(conn: asyncpg.Connection, authority_id: UUID) -> asyncp
                                 ORDER BY scheme, code)::jsonb
                 FROM authority_code WHERE authority_id = authority.id) AS codes,
                EXISTS (SELECT FROM endpoint
-                       WHERE authority_id = authority.id AND state = 'active')
+                       WHERE authority_id = authority.id AND state = 'active' AND NOT fallback)
                    AS has_active_endpoint,
                (SELECT count(*) FROM held WHERE authority_id = authority.id) AS held
         FROM authority

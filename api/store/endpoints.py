@@ -20,6 +20,7 @@ async def insert_endpoint(
     channel: str,
     url: str,
     secret: str,
+    fallback: bool,
     created_by: UUID,
 ) -> asyncpg.Record | None:
     """Register an active endpoint; None if the authority has an active one at this address."""
@@ -28,18 +29,19 @@ async def insert_endpoint(
     await conn.execute("SELECT FROM authority WHERE id = $1 FOR NO KEY UPDATE", authority_id)
     return await conn.fetchrow(
         """
-        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by)
-        SELECT $1::uuid, $2::text, $3::text, $4::text, 'active', $5::uuid
+        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by, fallback)
+        SELECT $1::uuid, $2::text, $3::text, $4::text, 'active', $5::uuid, $6::boolean
         WHERE NOT EXISTS (
             SELECT FROM endpoint WHERE authority_id = $1 AND url = $3 AND state = 'active'
         )
-        RETURNING id, authority_id, channel, url, state, created_at
+        RETURNING id, authority_id, channel, url, state, fallback, created_at
         """,
         authority_id,
         channel,
         url,
         secret,
         created_by,
+        fallback,
     )
 
 
@@ -47,7 +49,7 @@ async def list_endpoints(conn: asyncpg.Connection, authority_id: UUID) -> Sequen
     """The endpoints of an authority that are not deleted, the oldest first, without secrets."""
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
-        SELECT id, authority_id, channel, url, state, created_at
+        SELECT id, authority_id, channel, url, state, fallback, created_at
         FROM endpoint
         WHERE authority_id = $1 AND state <> 'deleted'
         ORDER BY created_at, id
@@ -67,12 +69,12 @@ async def delete_endpoint(
     at this moment may reach the old endpoint and, once released, a new one: doubled, never lost.
     """
     await conn.execute("SELECT FROM authority WHERE id = $1 FOR NO KEY UPDATE", authority_id)
-    # Deliveries before their endpoint, as `outbox.settle` locks them when an endpoint is gone: in
-    # the other order the two could wait for each other.
+    # Deliveries before their endpoint and by sequence, as `outbox` locks them: in another order the
+    # two could wait for each other.
     await conn.execute(
         """
         SELECT FROM delivery WHERE endpoint_id = $1 AND state IN ('pending', 'leased')
-        ORDER BY id FOR UPDATE
+        ORDER BY sequence, id FOR UPDATE
         """,
         endpoint_id,
     )
@@ -135,7 +137,7 @@ async def list_deliveries(
     created_at, delivery_id = after or (None, None)
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
-        SELECT delivery.id, report_id, endpoint_id, delivery.state, delivery.created_at,
+        SELECT delivery.id, report_id, endpoint_id, sequence, delivery.state, delivery.created_at,
                settled_at, due_at, reference, tries.attempts
         FROM delivery
         JOIN endpoint ON endpoint.id = endpoint_id

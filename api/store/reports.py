@@ -52,7 +52,9 @@ async def insert_report(
             -- which the row no longer qualifies: no delivery is ever left on a deleted endpoint.
             -- An endpoint being registered is not seen, and the report is held behind it; the
             -- worker releases such reports regularly.
-            SELECT id FROM endpoint WHERE authority_id = $13 AND state = 'active' FOR KEY SHARE
+            SELECT id FROM endpoint
+            WHERE authority_id = $13 AND state = 'active' AND NOT fallback
+            FOR KEY SHARE
         ), stored AS (
             INSERT INTO report (id, api_key_id, lon, lat, accuracy_m, observed_at, category,
                                 description, decision, dataset_id, authority_id, held_on_receipt,
@@ -123,7 +125,7 @@ async def find_report(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asy
                EXISTS (SELECT FROM reroute WHERE report_id = report.id) AS rerouting,
                EXISTS (SELECT FROM triage WHERE report_id = report.id) AS with_operator,
                endpoint.authority_id = report.authority_id AS to_who_has_it,
-               delivery.id AS delivery_id, delivery.endpoint_id, delivery.state,
+               delivery.id AS delivery_id, delivery.endpoint_id, sequence, delivery.state,
                delivery.attempts, delivery.reference, delivery.settled_at, delivery.due_at,
                last.outcome AS last_outcome, last.status AS last_status
         FROM report

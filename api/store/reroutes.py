@@ -144,11 +144,12 @@ async def hand_over(
     owed = await conn.fetchval(
         """
         WITH intake AS MATERIALIZED (
-            SELECT id FROM endpoint WHERE authority_id = $2 AND state = 'active' FOR KEY SHARE
+            SELECT id FROM endpoint WHERE authority_id = $2 AND state = 'active' AND NOT fallback
+            FOR KEY SHARE
         ), owed AS (
             INSERT INTO delivery (report_id, endpoint_id)
             SELECT $1, id FROM intake
-            ON CONFLICT (report_id, endpoint_id) DO UPDATE
+            ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
             SET state = 'pending', due_at = now(), settled_at = NULL
             WHERE delivery.state IN ('cancelled', 'dead')
         )
@@ -178,6 +179,13 @@ async def send_to_triage(conn: asyncpg.Connection, report_id: UUID, *, reason: s
 
 
 async def _owe_nobody(conn: asyncpg.Connection, report_id: UUID) -> None:
+    await conn.execute(
+        """
+        SELECT FROM delivery WHERE report_id = $1 AND state IN ('pending', 'leased')
+        ORDER BY sequence, id FOR UPDATE
+        """,
+        report_id,
+    )
     await conn.execute(
         """
         UPDATE delivery SET state = 'cancelled', settled_at = now(), lease_token = NULL

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from ipaddress import ip_network
 
+import httpx
 import pytest
 
 from api.delivery import egress
@@ -141,6 +142,125 @@ async def test_a_name_that_resolves_inwards_opens_no_connection(
         with pytest.raises(EgressRefused, match="not a public address"):
             await client.post(f"https://council.example:{stub.port}/", b"{}", {})
     assert stub.connections == 0
+
+
+# Ways to write this machine, its network's neighbours and the metadata services of clouds
+INWARD = [
+    "127.0.0.1",
+    "127.255.255.254",
+    "0.0.0.0",  # noqa: S104 - nobody listens here; it is dialled
+    "10.0.0.1",
+    "169.254.169.254",
+    "169.254.170.2",
+    "100.100.100.200",
+    "192.0.0.192",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[::ffff:169.254.169.254]",
+    "[::ffff:0:127.0.0.1]",
+    "[::127.0.0.1]",
+    "[64:ff9b::127.0.0.1]",
+    "[64:ff9b::a9fe:a9fe]",
+    "[64:ff9b:1::7f00:1]",
+    "[2002:7f00:1::1]",
+    "[2002:a9fe:a9fe::1]",
+    "[2001:0:7f00:1::]",
+    "[fe80::1]",
+    "[fe80::a9fe:a9fe]",
+    "[fd00:ec2::254]",
+    "[fd20:ce::254]",
+    "2130706433",
+    "0x7f000001",
+    "0x7f.0.0.1",
+    "0177.0.0.1",
+    "017700000001",
+    "127.1",
+    "127.0.1",
+    "0",
+    "127.0.0.1.",
+    "localhost",
+]
+
+
+@pytest.mark.parametrize("host", INWARD)
+async def test_no_way_to_write_an_inward_host_opens_a_connection(
+    host: str, stub: StubAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With the system's own name service and the stub's port among those allowed: only the guard is
+    # between the two. Those refused on sight are tried behind that check as well.
+    monkeypatch.setattr(egress, "PORTS", (stub.port,))
+    async with Egress(timeout_s=2.0) as client:
+        for scheme in ("https", "http"):
+            url = f"{scheme}://{host}:{stub.port}/"
+            with pytest.raises(EgressRefused):
+                await client.post(url, b"{}", {})
+            with monkeypatch.context() as patched:
+                patched.setattr(egress, "check_url", lambda *_: None)
+                with pytest.raises((EgressRefused, EgressFailed, httpx.InvalidURL)):
+                    await client.post(url, b"{}", {})
+    assert stub.connections == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
+async def test_the_same_hosts_are_reached_where_that_is_allowed(
+    host: str, stub: StubAuthority
+) -> None:
+    allow = [*LOCAL, ip_network("::1/128")]
+    async with Egress(allow=allow, timeout_s=2.0) as client:
+        assert (await client.post(f"http://{host}:{stub.port}/", b"{}", {})).status == 200
+    assert stub.connections == 1
+
+
+@pytest.mark.parametrize("address", [host.strip("[]") for host in INWARD[:25]])
+async def test_a_name_that_is_repointed_inwards_is_refused(
+    address: str, stub: StubAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def rebind(_host: str, _port: int) -> list[str]:
+        """Allowed the first time, and elsewhere from then on."""
+        nonlocal asked
+        asked += 1
+        return ["127.0.0.2"] if asked == 1 else [address]
+
+    monkeypatch.setattr(egress, "KEEPALIVE_S", 0.0)
+    allow = [ip_network("127.0.0.2/32")]
+    async with StubAuthority("127.0.0.2") as first:
+        url = f"http://council.example:{first.port}/intake"
+        async with Egress(allow=allow, timeout_s=2.0, resolve=rebind) as client:
+            # The answer that was checked is the one dialled: nothing is asked twice.
+            assert (await client.post(url, b"{}", {})).status == 200
+            assert asked == 1
+            with pytest.raises(EgressRefused, match="not a public address"):
+                await client.post(url.replace(str(first.port), str(stub.port)), b"{}", {})
+    assert stub.connections == 0
+
+
+async def test_connections_are_used_again_but_not_once_they_are_closed() -> None:
+    connections = 0
+
+    async def three_each(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        for _ in range(3):
+            await reader.readuntil(b"body")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
+
+    async with await asyncio.start_server(three_each, "127.0.0.1", 0) as server, local() as client:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        for expected in (1, 1, 1, 2, 2, 2):
+            assert (await client.post(url, b"body", {})).body == b"ok"
+            assert connections == expected
+            await asyncio.sleep(0.02)
+        # Of many at the same time, some are kept.
+        await asyncio.gather(*(client.post(url, b"body", {}) for _ in range(egress.MAX_IDLE + 10)))
+        before = connections
+        await asyncio.gather(*(client.post(url, b"body", {}) for _ in range(egress.MAX_IDLE)))
+        assert connections <= before + 1
+    gc.collect()  # which would tell of a connection left open
 
 
 async def test_a_name_in_an_allowed_network_must_be_there_wholly(stub: StubAuthority) -> None:

@@ -80,7 +80,7 @@ async def post(api: Api, path: str, body: dict[str, Any], *, key: str = "app") -
 async def send(api: Api, outcome: policy.Outcome) -> None:
     """Claim the one delivery that is due and settle it with an outcome."""
     async with db.acquire(api.pool) as conn:
-        [claimed] = await outbox.claim(conn, limit=9, lease_s=60, per_endpoint=9)
+        [claimed] = await outbox.claim(conn, worker=1, limit=9, lease_s=60, per_endpoint=9)
     async with db.acquire(api.pool) as conn, conn.transaction():
         following = policy.after(outcome, attempt=1, age_s=0, jitter=0)
         assert await outbox.settle(conn, claimed, outcome, following)

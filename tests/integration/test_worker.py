@@ -72,9 +72,11 @@ async def owe(pool: asyncpg.Pool, url: str, *, channel: str = "webhook") -> UUID
         return await rows.delivery(conn, authority_id, endpoint_id)
 
 
-async def state(pool: asyncpg.Pool, delivery_id: UUID, wanted: str) -> asyncpg.Record:
+async def state(
+    pool: asyncpg.Pool, delivery_id: UUID, wanted: str, *, timeout_s: float = 5.0
+) -> asyncpg.Record:
     """Wait for a delivery to be in this state."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(timeout_s):
         while True:
             row = await pool.fetchrow("SELECT * FROM delivery WHERE id = $1", delivery_id)
             if row["state"] == wanted:
@@ -99,6 +101,7 @@ async def test_a_delivery_arrives_once_and_signed(
     assert message == {
         "type": "report.created",
         "timestamp": "2027-01-15T08:00:00.123456Z",
+        "sequence": 1,
         "data": {
             "report": {
                 "id": str(report_id),
@@ -234,19 +237,84 @@ async def worker_process(settings: Settings) -> AsyncIterator[asyncio.subprocess
 async def test_a_worker_killed_in_the_middle_loses_nothing(
     pool: asyncpg.Pool, database_url: str, stub: StubAuthority
 ) -> None:
-    settings = settings_for(database_url, lease_s=1.0, timeout_s=0.9)
+    settings = settings_for(database_url, lease_s=60.0, timeout_s=50.0)
     stub.answer("/intake", Answer(delay_s=60), OK)
     delivery_id = await owe(pool, stub.url())
     async with worker_process(settings) as process:
         await stub.wait_for(1)
-        process.kill()
-        await process.wait()
-    assert await pool.fetchval("SELECT state FROM delivery") == "leased"
-    async with working(settings):
-        await state(pool, delivery_id, "delivered")
+        async with working(settings):
+            process.kill()
+            await process.wait()
+            assert await pool.fetchval("SELECT state FROM delivery") == "leased"
+            await state(pool, delivery_id, "delivered")  # waits for five seconds, not for the lease
     assert [request.headers["webhook-id"] for request in stub.received] == [str(delivery_id)] * 2
     outcomes = await pool.fetch("SELECT outcome FROM attempt ORDER BY n")
     assert [row["outcome"] for row in outcomes] == [None, "delivered"]
+
+
+async def test_a_worker_that_loses_its_session_goes_on_under_a_new_id(
+    pool: asyncpg.Pool, database_url: str, stub: StubAuthority
+) -> None:
+    sessions = """
+        SELECT pid, objid::int AS id FROM pg_locks
+        WHERE locktype = 'advisory' AND classid = $1::int::oid AND objsubid = 2 AND granted
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """
+    stub.answer("/slow", Answer(delay_s=2.5), OK)
+    async with working(settings_for(database_url, timeout_s=10.0)):
+        slow = await owe(pool, stub.url("/slow"))
+        await stub.wait_for(1)
+        [before] = await pool.fetch(sessions, outbox.WORKER_LOCK_CLASS)
+        leased_by = "SELECT leased_by FROM delivery WHERE id = $1"
+        assert await pool.fetchval(leased_by, slow) == before["id"]
+        await pool.execute("SELECT pg_terminate_backend($1)", before["pid"])
+        # What was in flight is claimed again, and its first attempt, still under way, is fenced.
+        row = await state(pool, slow, "delivered")
+        assert (row["attempts"], row["leased_by"] == before["id"]) == (2, False)
+        [after] = await pool.fetch(sessions, outbox.WORKER_LOCK_CLASS)
+        assert after["id"] != before["id"]
+        await asyncio.sleep(2)
+    assert [request.headers["webhook-id"] for request in stub.received] == [str(slow)] * 2
+    outcomes = await pool.fetch("SELECT outcome FROM attempt ORDER BY n")
+    assert [row["outcome"] for row in outcomes] == [None, "delivered"]
+    [counted] = await pool.fetch("SELECT * FROM attempt_count")
+    assert tuple(counted) == ("webhook", "delivered", 1)
+
+
+async def test_a_hundred_hung_endpoints_delay_nobody(
+    pool: asyncpg.Pool, database_url: str, stub: StubAuthority
+) -> None:
+    stub.answer("/hung", Answer(delay_s=60))
+    async with db.acquire(pool) as conn:
+        authority_id = await rows.authority(conn)
+        hung = [await rows.endpoint(conn, authority_id, url=stub.url("/hung")) for _ in range(100)]
+        healthy = await rows.endpoint(conn, authority_id, url=stub.url())
+        for n in range(40):
+            report_id = await rows.report(conn, authority_id)
+            # Those that hang are due for longer, and have more than one worker has slots.
+            await conn.execute(
+                """
+                INSERT INTO delivery (report_id, endpoint_id, due_at)
+                SELECT $1::uuid, unnest($2::uuid[]), now() - interval '1 minute' WHERE $4 < 8
+                UNION ALL SELECT $1, $3::uuid, now()
+                """,
+                report_id,
+                hung,
+                healthy,
+                n,
+            )
+    settings = settings_for(database_url, timeout_s=30.0)
+    assert settings.worker_concurrency < len(hung)
+    async with working(settings):
+        for row in await pool.fetch("SELECT id FROM delivery WHERE endpoint_id = $1", healthy):
+            await state(pool, row["id"], "delivered", timeout_s=25)
+        # Nobody had given up on those that hang by then: they were sent beside them.
+        assert await pool.fetchval("SELECT count(*) FROM attempt WHERE outcome = 'deferred'") == 0
+        tried = "SELECT count(DISTINCT endpoint_id) FROM delivery WHERE attempts > 0"
+        assert await pool.fetchval(tried) == 101
+        # They would be waited for.
+        await pool.execute("UPDATE endpoint SET state = 'paused'")
+        await stub.hang_up()
 
 
 async def test_sigterm_ends_the_process_well(
@@ -333,7 +401,7 @@ async def test_every_channel_keeps_the_contract(pool: asyncpg.Pool, stub: StubAu
         for name, channel in by_name.items():
             await owe(pool, stub.url(), channel=name)
             async with db.acquire(pool) as conn:
-                [claimed] = await outbox.claim(conn, limit=1, lease_s=60, per_endpoint=1)
+                [claimed] = await outbox.claim(conn, worker=1, limit=1, lease_s=60, per_endpoint=1)
             assert isinstance(await channel.send(claimed), Delivered)
             assert isinstance(await channel.send(claimed), Delivered)
     first, second = stub.received
@@ -342,4 +410,4 @@ async def test_every_channel_keeps_the_contract(pool: asyncpg.Pool, stub: StubAu
 
 
 def test_times_are_in_utc_with_all_digits() -> None:
-    assert webhook._time(datetime(2027, 1, 1, tzinfo=UTC)) == "2027-01-01T00:00:00.000000Z"
+    assert outbox.rfc3339(datetime(2027, 1, 1, tzinfo=UTC)) == "2027-01-01T00:00:00.000000Z"

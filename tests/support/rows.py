@@ -53,11 +53,12 @@ async def endpoint(
     url: str = "https://council.example/intake",
     channel: str = "webhook",
     state: str = "active",
+    fallback: bool = False,
 ) -> UUID:
     return await conn.fetchval(
         """
-        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by)
-        VALUES ($1, $2, $3, $4, $5, $6) RETURNING id
+        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by, fallback)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id
         """,
         authority_id,
         channel,
@@ -65,6 +66,7 @@ async def endpoint(
         SECRET,
         state,
         await api_key(conn),
+        fallback,
     )
 
 

@@ -67,10 +67,14 @@ class StubAuthority:
         trace: TracebackType | None,
     ) -> None:
         self._server.close()
+        await self.hang_up()
+        await self._server.wait_closed()
+
+    async def hang_up(self) -> None:
+        """Close every connection, whatever it waits for."""
         for task in self._handlers:
             task.cancel()
         await asyncio.gather(*self._handlers, return_exceptions=True)
-        await self._server.wait_closed()
 
     def url(self, path: str = "/intake") -> str:
         return f"http://{self.host}:{self.port}{path}"

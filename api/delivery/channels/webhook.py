@@ -1,18 +1,19 @@
 """The webhook channel: a report as signed JSON, POSTed to the authority's address.
 
-The body depends on nothing but the report and its decision, so every try sends the same bytes under
-the same webhook-id, and the receiver can tell a repetition. The signature is of the attempt's time.
+The body depends on nothing but the report and its decision, or the event, so every try sends the
+same bytes under the same webhook-id, and the receiver can tell a repetition. The signature is of
+the attempt's time.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from api.delivery import policy, signing
 from api.delivery.egress import Egress, EgressFailed, EgressRefused
-from api.delivery.outbox import Claimed
+from api.delivery.outbox import Claimed, rfc3339
 
 
 class Webhook:
@@ -42,9 +43,20 @@ class Webhook:
 
 def payload(claimed: Claimed) -> bytes:
     """The message's bytes: the same for every try."""
+    event = claimed.event or _created(claimed)
     message = {
+        "type": event["type"],
+        "timestamp": event["timestamp"],
+        "sequence": claimed.sequence,
+        "data": event["data"],
+    }
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _created(claimed: Claimed) -> Mapping[str, Any]:
+    return {
         "type": "report.created",
-        "timestamp": _time(claimed.received_at),
+        "timestamp": rfc3339(claimed.received_at),
         "data": {
             "report": {
                 "id": str(claimed.report_id),
@@ -54,8 +66,8 @@ def payload(claimed: Claimed) -> bytes:
                 "lon": claimed.lon,
                 "lat": claimed.lat,
                 "accuracy_m": claimed.accuracy_m,
-                "observed_at": _time(claimed.observed_at) if claimed.observed_at else None,
-                "received_at": _time(claimed.received_at),
+                "observed_at": rfc3339(claimed.observed_at) if claimed.observed_at else None,
+                "received_at": rfc3339(claimed.received_at),
             },
             "authority": {"id": str(claimed.authority_id), "name": claimed.authority_name},
             "decision": {
@@ -64,9 +76,3 @@ def payload(claimed: Claimed) -> bytes:
             },
         },
     }
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _time(at: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, always as many digits."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
