@@ -26,6 +26,7 @@ ELSEWHERE = {
     "api.db.SchemaOutdated",
     "api.delivery.egress.EgressFailed",
     "api.delivery.egress.EgressRefused",
+    "api.delivery.georeport.NotGeoReport",
     "api.delivery.signing.InvalidSecret",
     "api.delivery.signing.InvalidSignature",
     "api.embedded.EmbeddedPostgresError",
