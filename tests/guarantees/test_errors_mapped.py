@@ -31,6 +31,8 @@ ELSEWHERE = {
     "api.delivery.signing.InvalidSignature",
     "api.embedded.EmbeddedPostgresError",
     "api.routing.CategoriesError",
+    "api.vault.SecretUnreadable",
+    "api.vault.VaultUnusable",
 }
 
 
