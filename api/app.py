@@ -27,6 +27,7 @@ from api.routes import authorities, endpoints, health, locate, reports
 from api.routes.wiring import Wiring, attach
 from api.routing import LiveRouting, load_categories
 from api.settings import Settings
+from api.vault import open_vault
 from boundaries.dataset import Dataset, open_dataset
 
 # Of a Content-Length; Python refuses to read thousands of them.
@@ -51,13 +52,14 @@ def create_app(
     """Make the web application; raises `CategoriesError`.
 
     `dsn` names the database where the caller knows it already; otherwise the settings do. Starting
-    it raises `DatabaseUnavailable`, `SchemaOutdated` or `EmbeddedPostgresError`.
+    it raises `DatabaseUnavailable`, `SchemaOutdated`, `EmbeddedPostgresError` or `VaultUnusable`.
     """
     telemetry.configure()
     categories = load_categories(settings.categories)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        vault = await asyncio.to_thread(open_vault, settings)
         # In a thread: an embedded server takes a second to start.
         database = await asyncio.to_thread(db.resolve_dsn, settings) if dsn is None else dsn
         async with await db.create_pool(database, size=settings.database_pool) as pool:
@@ -67,7 +69,7 @@ def create_app(
             await live.refresh(pool)
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
-                attach(app, Wiring(settings, pool, live, notifier, random_bytes))
+                attach(app, Wiring(settings, pool, live, notifier, random_bytes, vault))
                 try:
                     yield
                 finally:

@@ -318,7 +318,7 @@ def _read_validation(error: RequestValidationError) -> Read:
         reason = found[0].get("ctx", {}).get("error", "")
         position = found[0]["loc"][-1]
         return MALFORMED_JSON, f"the body is not JSON: {reason} at character {position}", (), {}, {}
-    fields = [(_field(item["loc"]), _sentence(item)) for item in found[:MAX_ERRORS]]
+    fields = [(_field(item, error.body), _sentence(item)) for item in found[:MAX_ERRORS]]
     detail = "; ".join(f"{name}: {message}" for name, message in fields[:3])
     if len(found) > 3:
         detail += f"; and {len(found) - 3} more"
@@ -338,17 +338,26 @@ def _read_framework(error: HTTPException) -> Read:
     return row, detail or INTERNAL_ERROR.title, (), {}, dict(error.headers or {})
 
 
-def _field(location: Sequence[str | int]) -> str:
+def _field(item: Mapping[str, Any], body: Any) -> str:
     """Where in the request: the path within the body, or the parameter's name."""
-    inner = location[1:] if location and location[0] in {"body", "query", "path"} else location
-    return ".".join(str(part) for part in inner) or "body"
+    location: Sequence[str | int] = item["loc"]
+    if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        return str(item["ctx"]["discriminator"]).strip("'")
+    if location and location[0] == "body" and isinstance(body, Mapping) and len(location) > 2:
+        # Of a body that comes in several kinds the first step names the kind, which is no field.
+        location = location[1:] if location[1] in body else location[2:]
+    elif location and location[0] in {"body", "query", "path"}:
+        location = location[1:]
+    return ".".join(str(part) for part in location) or "body"
 
 
 def _sentence(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         return "is not a field of this request"
-    if item["type"] == "missing":
+    if item["type"] in {"missing", "union_tag_not_found"}:
         return "is required"
+    if item["type"] == "union_tag_invalid":
+        return f"must be one of {item['ctx']['expected_tags']}"
     return str(item["msg"]).removeprefix("Value error, ")
 
 

@@ -44,7 +44,7 @@ class Claimed:
     endpoint_id: UUID
     channel: str
     url: str
-    secret: str = field(repr=False)
+    secret: str = field(repr=False)  # as it is stored; the worker opens it for the channel
     report_id: UUID
     received_at: datetime
     observed_at: datetime | None
@@ -56,6 +56,8 @@ class Claimed:
     decision: Mapping[str, Any] = field(repr=False)
     authority_id: UUID
     authority_name: str
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    unsure: bool = False  # an earlier attempt may have arrived
 
 
 async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = None) -> int:
@@ -167,8 +169,14 @@ async def claim(
                    (SELECT count(*)::int
                     FROM attempt
                     WHERE delivery_id = claimed.id AND outcome = 'rejected') AS rejections,
+                   -- The present attempt is not in this statement's snapshot. One without an
+                   -- outcome is of a worker that died, perhaps after sending.
+                   EXISTS (SELECT FROM attempt
+                           WHERE delivery_id = claimed.id
+                             AND (outcome IS NULL OR unsure)) AS unsure,
                    extract(epoch FROM now() - claimed.created_at)::float8 AS age_s,
                    endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
+                   endpoint.config,
                    report.id AS report_id, report.received_at, report.observed_at,
                    report.lon, report.lat, report.accuracy_m, report.category, report.description,
                    report.decision,
@@ -204,14 +212,19 @@ async def settle(
                 due_at = CASE WHEN $3 = 'pending' THEN now() + $4 * interval '1 second'
                               ELSE due_at END,
                 settled_at = CASE WHEN $3 = 'pending' THEN NULL ELSE now() END,
-                reference = $5
+                reference = $5,
+                nothing_sent = $12
             WHERE id = $1 AND state = 'leased' AND lease_token = $2
             RETURNING id, attempts, endpoint_id
         ), noted AS (
             UPDATE attempt
-            SET finished_at = now(), outcome = $6, status = $7, answer = $8, error = $9
+            SET finished_at = now(), outcome = $6, status = $7, answer = $8, error = $9,
+                unsure = $13
             FROM settled
             WHERE attempt.delivery_id = settled.id AND attempt.n = settled.attempts
+        ), followed AS (
+            INSERT INTO service_request (delivery_id, token, reference, next_poll_at)
+            SELECT id, $11, $5, now() FROM settled WHERE $10
         ), suspended AS (
             UPDATE endpoint
             SET state = 'suspended'
@@ -229,6 +242,34 @@ async def settle(
         outcome.status,
         _storable(outcome.answer),
         _storable(error[:ERROR_CHARS] if error else None),
+        isinstance(outcome, Delivered) and outcome.follow,
+        outcome.token if isinstance(outcome, Delivered) else None,
+        isinstance(outcome, Delivered) and outcome.nothing_sent,
+        isinstance(outcome, Deferred) and outcome.unsure,
+    )
+
+
+async def bounce(conn: asyncpg.Connection, delivery_id: UUID, diagnostic: str) -> bool:
+    """Note that a mail came back: what counted as delivered is dead. False if it did not count.
+
+    The last attempt keeps the diagnostic as its answer, where the authority's operator reads it.
+    """
+    return await conn.fetchval(  # type: ignore[no-any-return]
+        """
+        WITH ended AS (
+            UPDATE delivery SET state = 'dead', settled_at = now()
+            FROM endpoint
+            WHERE delivery.id = $1 AND delivery.state = 'delivered'
+              AND endpoint.id = endpoint_id AND endpoint.channel = 'mail'
+            RETURNING delivery.id, delivery.attempts
+        ), noted AS (
+            UPDATE attempt SET outcome = 'rejected', answer = $2, error = 'the mail came back'
+            FROM ended WHERE attempt.delivery_id = ended.id AND attempt.n = ended.attempts
+        )
+        SELECT EXISTS (SELECT FROM ended)
+        """,
+        delivery_id,
+        _storable(diagnostic),
     )
 
 

@@ -78,6 +78,7 @@ async def post_report(
         pool=wired.pool,
         live=wired.live,
         random_bytes=wired.random_bytes,
+        rehearsal=wired.settings.delivery_mode == "dry_run",
     )
     response.headers["Location"] = accepted.receipt.links.self
     if accepted.replayed:
@@ -102,14 +103,14 @@ async def get_report(report_id: UUID, wired: Wired, caller: Calling) -> schemas.
         rows = await reports.find_report(conn, report_id)
     if not rows or not _may_see(caller, rows[0]):
         raise errors.NotFound("there is no such report, or it is not yours to see")
-    return _shape(rows)
+    return _shape(rows, dry_run=wired.settings.delivery_mode == "dry_run")
 
 
 def _may_see(caller: Caller, report: asyncpg.Record) -> bool:
     return caller.key_id == report["api_key_id"] or caller.manages(report["authority_id"])
 
 
-def _shape(rows: Sequence[asyncpg.Record]) -> schemas.ReportOut:
+def _shape(rows: Sequence[asyncpg.Record], *, dry_run: bool) -> schemas.ReportOut:
     report = rows[0]
     deliveries = [
         schemas.ReportDelivery(
@@ -120,30 +121,35 @@ def _shape(rows: Sequence[asyncpg.Record]) -> schemas.ReportOut:
             last_outcome=row["last_outcome"],
             last_status=row["last_status"],
             reference=row["reference"],
+            nothing_sent=row["nothing_sent"],
             delivered_at=row["settled_at"] if row["state"] == "delivered" else None,
             next_attempt_at=row["due_at"] if row["state"] == "pending" else None,
         )
         for row in rows
         if row["delivery_id"] is not None
     ]
+    state = _state(held=report["held"], deliveries=deliveries)
+    # What was really sent stays sent, whatever the mode is by now.
+    rehearsal = state == "not_sent" or (dry_run and state in {"held", "queued"})
     receipt = schemas.Receipt.of(
         report_id=report["id"],
         received_at=report["received_at"],
         decision=schemas.DecisionOut.model_validate(report["decision"]),
         held=report["held_on_receipt"],
+        rehearsal=rehearsal,
     )
-    state = _state(held=report["held"], deliveries=[delivery.state for delivery in deliveries])
     return schemas.ReportOut(**dict(receipt), state=state, deliveries=deliveries)
 
 
 def _state(
-    *, held: bool, deliveries: Sequence[str]
-) -> Literal["held", "queued", "forwarded", "undeliverable"]:
+    *, held: bool, deliveries: Sequence[schemas.ReportDelivery]
+) -> Literal["held", "queued", "forwarded", "not_sent", "undeliverable"]:
     """A report's state is what is best among its deliveries."""
-    if "delivered" in deliveries:
+    states = {delivery.state for delivery in deliveries}
+    if any(one.state == "delivered" and not one.nothing_sent for one in deliveries):
         return "forwarded"
     if held:
         return "held"
-    if "pending" in deliveries or "leased" in deliveries:
+    if "pending" in states or "leased" in states:
         return "queued"
-    return "undeliverable"
+    return "not_sent" if "delivered" in states else "undeliverable"

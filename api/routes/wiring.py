@@ -19,6 +19,7 @@ from api.delivery.outbox import Notifier
 from api.errors import MediaTypeUnsupported
 from api.routing import LiveRouting
 from api.settings import Settings
+from api.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Wiring:
     live: LiveRouting
     notifier: Notifier
     random_bytes: Callable[[int], bytes]
+    vault: Vault
 
 
 def attach(app: FastAPI, wiring: Wiring) -> None:

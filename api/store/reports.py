@@ -1,4 +1,4 @@
-"""The SQL of reports: `report`, `idempotency`, `held`, and the deliveries owed on receipt.
+"""The SQL of reports: `report` and its events, `idempotency`, `held`, deliveries owed on receipt.
 
 A report is stored with all that follows from it in one statement, or not at all.
 """
@@ -108,6 +108,7 @@ async def find_report(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asy
                report.api_key_id, report.authority_id, held.report_id IS NOT NULL AS held,
                delivery.id AS delivery_id, delivery.endpoint_id, delivery.state,
                delivery.attempts, delivery.reference, delivery.settled_at, delivery.due_at,
+               delivery.nothing_sent,
                last.outcome AS last_outcome, last.status AS last_status
         FROM report
         LEFT JOIN held ON held.report_id = report.id
@@ -123,3 +124,33 @@ async def find_report(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asy
         report_id,
     )
     return rows
+
+
+async def add_event(
+    conn: asyncpg.Connection,
+    report_id: UUID,
+    *,
+    kind: str,
+    authority_id: UUID | None,
+    detail: Mapping[str, Any],
+    key: str | None = None,
+) -> int | None:
+    """Append what happened to a report; its number, or None if `key` was used for it before."""
+    async with conn.transaction():
+        # Events of one report take turns. Two statements: the number must count what those before
+        # us committed.
+        await conn.execute("SELECT FROM report WHERE id = $1 FOR NO KEY UPDATE", report_id)
+        return await conn.fetchval(  # type: ignore[no-any-return]
+            """
+            INSERT INTO report_event (report_id, n, kind, authority_id, detail, key)
+            SELECT $1, coalesce(max(n), 0) + 1, $2::text, $3::uuid, $4::jsonb, $5::text
+            FROM report_event WHERE report_id = $1
+            ON CONFLICT (report_id, key) DO NOTHING
+            RETURNING n
+            """,
+            report_id,
+            kind,
+            authority_id,
+            detail,
+            key,
+        )
