@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from api.delivery.channels.webhook import payload
 from api.delivery.outbox import Claimed
 from api.schemas import EndpointIn, ReportIn
@@ -37,7 +39,13 @@ def test_what_an_app_posts() -> None:
 
 def test_how_a_council_registers() -> None:
     (body,) = posted("docs/webhooks.md")
-    EndpointIn.model_validate_json(body)
+    TypeAdapter(EndpointIn).validate_json(body)
+
+
+def test_how_other_channels_are_registered() -> None:
+    bodies = posted("docs/channels.md")
+    taken = [TypeAdapter[Any](EndpointIn).validate_json(body).channel for body in bodies]
+    assert taken == ["open311", "mail"]
 
 
 def test_what_a_council_receives() -> None:
