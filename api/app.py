@@ -40,6 +40,7 @@ from api.routes import (
 from api.routes.wiring import Wiring, attach
 from api.routing import LiveRouting, load_rules
 from api.settings import Settings
+from api.vault import open_vault
 from boundaries.dataset import Dataset, open_dataset
 
 # Of a Content-Length; Python refuses to read thousands of them.
@@ -65,13 +66,14 @@ def create_app(
     """Make the web application; raises `RulesError`.
 
     `dsn` names the database where the caller knows it already; otherwise the settings do. Starting
-    it raises `DatabaseUnavailable`, `SchemaOutdated` or `EmbeddedPostgresError`.
+    it raises `DatabaseUnavailable`, `SchemaOutdated`, `EmbeddedPostgresError` or `VaultUnusable`.
     """
     telemetry.configure()
     rules = load_rules(settings.rules)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        vault = await asyncio.to_thread(open_vault, settings)
         # In a thread: an embedded server takes a second to start.
         database = await asyncio.to_thread(db.resolve_dsn, settings) if dsn is None else dsn
         async with await db.create_pool(database, size=settings.database_pool) as pool:
@@ -82,7 +84,8 @@ def create_app(
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
                 figures = Metrics(pool, clock=time.monotonic)
-                attach(app, Wiring(settings, pool, live, notifier, random_bytes, figures))
+                wiring = Wiring(settings, pool, live, notifier, random_bytes, figures, vault)
+                attach(app, wiring)
                 try:
                     yield
                 finally:

@@ -332,7 +332,7 @@ def _read_validation(error: RequestValidationError) -> Read:
         reason = found[0].get("ctx", {}).get("error", "")
         position = found[0]["loc"][-1]
         return MALFORMED_JSON, f"the body is not JSON: {reason} at character {position}", (), {}, {}
-    fields = [(_field(item["loc"]), _sentence(item)) for item in found]
+    fields = [(_field(item, error.body), _sentence(item)) for item in found]
     return VALIDATION_FAILED, _printable(_in_brief(fields)), fields[:MAX_ERRORS], {}, {}
 
 
@@ -354,18 +354,27 @@ def _read_framework(error: HTTPException) -> Read:
     return row, detail or INTERNAL_ERROR.title, (), {}, dict(error.headers or {})
 
 
-def _field(location: Sequence[str | int]) -> str:
+def _field(item: Mapping[str, Any], body: Any) -> str:
     """Where in the request: the path within the body, or the parameter's name."""
-    inner = location[1:] if location and location[0] in {"body", "query", "path"} else location
+    location: Sequence[str | int] = item["loc"]
+    if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        return str(item["ctx"]["discriminator"]).strip("'")
+    if location and location[0] == "body" and isinstance(body, Mapping) and len(location) > 2:
+        # Of a body that comes in several kinds the first step names the kind, which is no field.
+        location = location[1:] if location[1] in body else location[2:]
+    elif location and location[0] in {"body", "query", "path"}:
+        location = location[1:]
     # The framework marks a name at fault, rather than its value, with "[key]" behind it.
-    return ".".join(str(part) for part in inner if part != "[key]") or "body"
+    return ".".join(str(part) for part in location if part != "[key]") or "body"
 
 
 def _sentence(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         return "is not a field of this request"
-    if item["type"] == "missing":
+    if item["type"] in {"missing", "union_tag_not_found"}:
         return "is required"
+    if item["type"] == "union_tag_invalid":
+        return f"must be one of {item['ctx']['expected_tags']}"
     return str(item["msg"]).removeprefix("Value error, ")
 
 

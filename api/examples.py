@@ -29,6 +29,21 @@ ENDPOINT_IN: dict[str, Any] = {
     "url": "https://intake.hearthmere.example/reports",
     "fallback": False,
 }
+OPEN311_ENDPOINT_IN: dict[str, Any] = {
+    "channel": "open311",
+    "url": "https://open311.hearthmere.example/open311/v2",
+    "config": {
+        "api_key": "the key that Hearthmere gave out",
+        "jurisdiction_id": "hearthmere.example",
+        "services": {"pothole": "HWY-POT", "litter": "CLN-LIT"},
+        "default_service": "GENERAL",
+        "updates": True,
+    },
+}
+MAIL_ENDPOINT_IN: dict[str, Any] = {
+    "channel": "mail",
+    "url": "mailto:highways@hearthmere.example",
+}
 
 DECISION: dict[str, Any] = {
     "state": "certain",
@@ -130,6 +145,7 @@ REPORT_OUT: dict[str, Any] = {
             "last_outcome": "delivered",
             "last_status": 200,
             "reference": "HM-2026-10433",
+            "nothing_sent": False,
             "delivered_at": "2026-11-02T08:15:05.310000Z",
             "next_attempt_at": None,
         }
@@ -199,6 +215,7 @@ ENDPOINT: dict[str, Any] = {
     "authority_id": AUTHORITY_ID,
     "channel": "webhook",
     "url": "https://intake.hearthmere.example/reports",
+    "config": {},
     "state": "active",
     "fallback": False,
     "created_at": "2026-11-02T07:00:00Z",
@@ -256,6 +273,7 @@ READINESS: dict[str, Any] = {
         "database": {"ok": True, "detail": "reachable"},
         "schema": {"ok": True, "detail": "current"},
         "dataset": {"ok": True, "detail": "doggerland-1"},
+        "delivery": {"ok": True, "detail": "live"},
     },
 }
 NOT_READY: dict[str, Any] = {
@@ -264,5 +282,6 @@ NOT_READY: dict[str, Any] = {
         "database": {"ok": True, "detail": "reachable"},
         "schema": {"ok": True, "detail": "current"},
         "dataset": {"ok": False, "detail": "no dataset is active"},
+        "delivery": {"ok": True, "detail": "live"},
     },
 }

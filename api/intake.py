@@ -42,6 +42,7 @@ async def accept(
     pool: asyncpg.Pool,
     live: LiveRouting,
     random_bytes: Callable[[int], bytes],
+    rehearsal: bool,
 ) -> Accepted:
     """Store a report and what follows from it, or find it stored already.
 
@@ -59,7 +60,7 @@ async def accept(
         _check_answers(body, live.rules)
     except (PlaceError, UnknownCategory, NotACandidate, AnswersRefused):
         # A retry of what was accepted under another dataset or catalogue gets its old answer.
-        replay = await _replay(body, key, caller, pool) if idempotency_key else None
+        replay = await _replay(body, key, caller, pool, rehearsal) if idempotency_key else None
         if replay is None:
             raise
         return replay
@@ -84,7 +85,7 @@ async def accept(
             authority_id=authority.id,
         )
     if stored is None:
-        replay = await _replay(body, key, caller, pool)
+        replay = await _replay(body, key, caller, pool, rehearsal)
         assert replay is not None  # noqa: S101 - the key is taken, and keys are never deleted
         return replay
     receipt = Receipt.of(
@@ -92,6 +93,7 @@ async def accept(
         received_at=stored["received_at"],
         decision=decision,
         held=stored["held_on_receipt"],
+        rehearsal=rehearsal,
     )
     return Accepted(receipt=receipt, replayed=False)
 
@@ -102,7 +104,13 @@ def _check_answers(body: ReportIn, rules: Rules) -> None:
         raise AnswersRefused(faults)
 
 
-async def _replay(body: ReportIn, key: str, caller: Caller, pool: asyncpg.Pool) -> Accepted | None:
+async def _replay(
+    body: ReportIn,
+    key: str,
+    caller: Caller,
+    pool: asyncpg.Pool,
+    rehearsal: bool,  # noqa: FBT001 - passed on
+) -> Accepted | None:
     """The answer that was given when this key was used before."""
     async with db.acquire(pool) as conn:
         posted = await reports.find_posted(conn, api_key_id=caller.key_id, idempotency_key=key)
@@ -118,5 +126,6 @@ async def _replay(body: ReportIn, key: str, caller: Caller, pool: asyncpg.Pool) 
         received_at=posted["received_at"],
         decision=DecisionOut.model_validate(posted["decision"]),
         held=posted["held_on_receipt"],
+        rehearsal=rehearsal,
     )
     return Accepted(receipt=receipt, replayed=True)

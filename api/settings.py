@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,8 +19,11 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from api.addresses import ADDRESS
 
 
 def default_data_dir() -> Path:
@@ -79,6 +82,43 @@ class Settings(BaseSettings):
     worker_concurrency: PositiveInt = Field(
         default=50, description="Deliveries that one worker sends at the same time."
     )
+    delivery_mode: Literal["live", "dry_run"] = Field(
+        default="dry_run",
+        description="`live` sends. `dry_run` settles every delivery and sends nothing to anybody.",
+    )
+    secret_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys that seal endpoints' secrets, separated by commas, the newest first. "
+        "Unset: those in the file `secret.key` of the data directory, made on first use.",
+    )
+    smtp_host: str | None = Field(
+        default=None, description="Mail server that mail endpoints are reached through."
+    )
+    smtp_port: int = Field(default=587, ge=1, le=65535, description="Its port.")
+    smtp_tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls",
+        description="How the connection to it is encrypted: after STARTTLS, from the start, or not "
+        "at all.",
+    )
+    smtp_user: str | None = Field(default=None, description="User name there, if it wants one.")
+    smtp_password: SecretStr | None = Field(default=None, description="Password there.")
+    smtp_from: Annotated[
+        str | None,
+        Field(
+            pattern=rf"^{ADDRESS}$",
+            description="Address that mail is sent from. Bounces come back to it.",
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _mail_is_whole(self) -> Self:
+        if (self.smtp_host is None) != (self.smtp_from is None):
+            raise ValueError("GEOROUTER_SMTP_HOST and GEOROUTER_SMTP_FROM go together")
+        if (self.smtp_user is None) != (self.smtp_password is None):
+            raise ValueError("GEOROUTER_SMTP_USER and GEOROUTER_SMTP_PASSWORD go together")
+        if self.smtp_user is not None and self.smtp_tls == "none":
+            raise ValueError("GEOROUTER_SMTP_TLS=none would send the password in the clear")
+        return self
 
     @field_validator("delivery_lease_s")
     @classmethod
@@ -89,3 +129,8 @@ class Settings(BaseSettings):
                 "while it is being sent is sent twice"
             )
         return lease_s
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is sent to anybody."""
+        return self.delivery_mode == "dry_run"

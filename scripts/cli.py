@@ -36,7 +36,9 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys of apps, councils an
 db_app = typer.Typer(no_args_is_help=True, help="The embedded database.")
 app.add_typer(boundaries_app, name="boundaries")
 app.add_typer(keys_app, name="keys")
+secrets_app = typer.Typer(no_args_is_help=True, help="Keys that seal endpoints' secrets.")
 app.add_typer(db_app, name="db")
+app.add_typer(secrets_app, name="secrets")
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -76,6 +78,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     """The one table of expected failures, the narrower classes first."""
     from api.db import DatabaseUnavailable, MigrationRefused, SchemaOutdated
     from api.embedded import EmbeddedPostgresError
+    from api.vault import VaultUnusable
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
     from georouter.codec import IndexFormatError
@@ -99,6 +102,8 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
             RulesError,
             SchemaOutdated,
             MissingLayer,
+            UnreadableError,
+            VaultUnusable,
         ),
         1,
     )
@@ -121,13 +126,19 @@ class NotFoundError(Exception):
     """Something named on the command line that does not exist."""
 
 
+class UnreadableError(Exception):
+    """Secrets that none of the keys opens."""
+
+
 def _settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = "GEOROUTER_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        if first["loc"]:  # else it is about several, and names them
+            message = "GEOROUTER_" + "_".join(map(str, first["loc"])).upper() + f": {message}"
+        raise UsageError(message) from None
 
 
 # --- the service ------------------------------------------------------------------------------
@@ -154,12 +165,37 @@ def worker() -> None:
     from api.telemetry import configure
 
     configure()
+    settings = _settings()
+    if settings.dry_run:
+        stderr.print("DRY RUN: nothing is sent to anybody; GEOROUTER_DELIVERY_MODE=live sends")
     if sys.platform == "win32":
-        asyncio.run(run_background(_settings()))
+        asyncio.run(run_background(settings))
     else:
         import uvloop
 
-        uvloop.run(run_background(_settings()))
+        uvloop.run(run_background(settings))
+
+
+@app.command()
+def bounces(
+    file: Annotated[
+        typer.FileBinaryRead, typer.Argument(metavar="FILE|-", help="A raw mail; - is stdin.")
+    ],
+) -> None:
+    """Note a mail that came back: its delivery is dead, for the council to see."""
+    from api.delivery.bounces import read
+    from api.delivery.outbox import bounce
+
+    found = read(file.read())
+    if found is None:
+        raise NotFoundError("this is no bounce of a mail of ours")
+    name = f"delivery {found.delivery_id}"
+    if not found.failed:
+        stderr.print(f"{name} is late; its mail server still tries")
+    elif _with_database(lambda conn: bounce(conn, found.delivery_id, found.diagnostic)):
+        stderr.print(f"{name} is dead: {found.diagnostic}", markup=False)
+    else:
+        raise NotFoundError(f"there is no {name} that a mail was sent for, or it is dead already")
 
 
 @app.command()
@@ -171,6 +207,7 @@ def migrate() -> None:
     for name in names:
         typer.echo(name)
     stderr.print(f"{len(names)} migrations run" if names else "the schema is current")
+    _reseal()
 
 
 @app.command()
@@ -204,6 +241,40 @@ def db_url() -> None:
     from api import db
 
     typer.echo(db.resolve_dsn(_settings()))
+
+
+# --- secrets ----------------------------------------------------------------------------------
+
+
+@secrets_app.command("key")
+def secrets_key() -> None:
+    """Print a new key for GEOROUTER_SECRET_KEYS."""
+    from api.vault import new_key
+
+    typer.echo(new_key())
+
+
+@secrets_app.command("rotate")
+def secrets_rotate() -> None:
+    """Seal all secrets with the newest key."""
+    if not _reseal():
+        stderr.print("all secrets are sealed with the newest key")
+
+
+def _reseal() -> int:
+    from api.store.sealed import Resealed, reseal
+    from api.vault import open_vault
+
+    vault = open_vault(_settings())
+    done: Resealed = _with_database(lambda conn: reseal(conn, vault))
+    if done.changed:
+        stderr.print(f"{done.changed} secrets sealed with the newest key")
+    if done.unreadable:
+        raise UnreadableError(
+            f"{done.unreadable} secrets are sealed with a key that is not at hand; add it to "
+            "GEOROUTER_SECRET_KEYS, behind the others"
+        )
+    return done.changed
 
 
 # --- keys -------------------------------------------------------------------------------------

@@ -117,6 +117,7 @@ async def _demo(data_dir: Path, dsn: str, *, once: bool, port: int) -> int:
         "GEOROUTER_DATA_DIR": str(data_dir),
         "GEOROUTER_PORT": str(port),
         "GEOROUTER_EGRESS_ALLOW": '["127.0.0.0/8"]',
+        "GEOROUTER_DELIVERY_MODE": "live",  # to the demo's own councils
     }
     base = f"http://127.0.0.1:{port}"
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The one way out: POSTs to addresses that strangers chose, without reaching where we must not.
+"""The one way out: requests to addresses that strangers chose, without reaching where we must not.
 
 A host is resolved once, refused if any answer is not public, and that very address is dialled, so
 that a name cannot change its mind in between; TLS still checks the name. It follows no redirect,
@@ -76,6 +76,10 @@ class EgressRefused(Exception):  # noqa: N818 - reads as the sentence it is
 
 class EgressFailed(Exception):  # noqa: N818 - reads as the sentence it is
     """No answer: name, connection, TLS, protocol or time-out. The message says which."""
+
+
+class NotConnected(EgressFailed):
+    """No answer, and certainly nothing sent: there was no connection to send it over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +183,7 @@ class _Guard(httpcore.AsyncNetworkBackend):
             async with asyncio.timeout(timeout):
                 return await self._connect(host, port, local_address, socket_options)
         except TimeoutError:
-            raise EgressFailed(f"no connection to {host} within {timeout:g} s") from None
+            raise NotConnected(f"no connection to {host} within {timeout:g} s") from None
 
     async def _connect(
         self,
@@ -191,9 +195,9 @@ class _Guard(httpcore.AsyncNetworkBackend):
         try:
             addresses = list(dict.fromkeys(await self._resolve(host, port)))
         except (OSError, UnicodeError) as error:
-            raise EgressFailed(f"the name {host} does not resolve: {error}") from None
+            raise NotConnected(f"the name {host} does not resolve: {error}") from None
         if not addresses:
-            raise EgressFailed(f"the name {host} has no address")
+            raise NotConnected(f"the name {host} has no address")
         for address in addresses:
             self._check(host, address, port)
         failure: httpcore.ConnectError | None = None
@@ -204,7 +208,7 @@ class _Guard(httpcore.AsyncNetworkBackend):
                 )
             except httpcore.ConnectError as error:
                 failure = error
-        raise EgressFailed(f"no connection to {host}: {failure}")
+        raise NotConnected(f"no connection to {host}: {failure}")
 
     def _check(self, host: str, address: str, port: int) -> None:
         parsed = ip_address(address)
@@ -400,20 +404,34 @@ class Egress:
         Raises `EgressRefused` before anything is sent, `EgressFailed` when there is no answer. The
         endpoint may have the message then all the same.
         """
+        return await self._exchange("POST", url, body, headers, MAX_ANSWER_BYTES)
+
+    async def get(
+        self, url: str, headers: Mapping[str, str], *, max_bytes: int = MAX_ANSWER_BYTES
+    ) -> Answer:
+        """GET, as `post`; the answer's body is cut at `max_bytes`."""
+        return await self._exchange("GET", url, None, headers, max_bytes)
+
+    async def _exchange(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        max_bytes: int,
+    ) -> Answer:
         check_url(url, self._allow)
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._client.stream("POST", url, content=body, headers=dict(headers)) as answer,
+                self._client.stream(method, url, content=body, headers=dict(headers)) as answer,
             ):
                 start = bytearray()
                 async for part in answer.aiter_raw():
                     start += part
-                    if len(start) >= MAX_ANSWER_BYTES:
+                    if len(start) >= max_bytes:
                         break
-                return Answer(
-                    answer.status_code, dict(answer.headers), bytes(start[:MAX_ANSWER_BYTES])
-                )
+                return Answer(answer.status_code, dict(answer.headers), bytes(start[:max_bytes]))
         except (TimeoutError, httpcore.TimeoutException):
             raise EgressFailed(f"no complete answer within {self._timeout_s:g} s") from None
         except (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:

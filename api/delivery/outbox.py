@@ -52,7 +52,7 @@ class Claimed:
     endpoint_id: UUID
     channel: str
     url: str
-    secret: str = field(repr=False)
+    secret: str = field(repr=False)  # as it is stored; the worker opens it for the channel
     sequence: int = 1  # of what this endpoint is sent about the report
     event: Mapping[str, Any] | None = field(default=None, repr=False)  # None: the report itself
     report_id: UUID
@@ -67,6 +67,8 @@ class Claimed:
     decision: Mapping[str, Any] = field(repr=False)
     authority_id: UUID
     authority_name: str
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    unsure: bool = False  # an earlier attempt may have arrived
 
 
 async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = None) -> int:
@@ -232,8 +234,13 @@ SELECT claimed.id AS delivery_id,
         FROM attempt
         WHERE delivery_id = claimed.id AND outcome = 'rejected') AS rejections,
        extract(epoch FROM now() - claimed.created_at)::float8 AS age_s,
+       -- The present attempt is not in this statement's snapshot. One without an outcome is of a
+       -- worker that died, perhaps after sending.
+       EXISTS (SELECT FROM attempt
+               WHERE delivery_id = claimed.id AND (outcome IS NULL OR unsure)) AS unsure,
        claimed.sequence, claimed.event,
        endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
+       endpoint.config,
        report.id AS report_id, report.received_at, report.observed_at,
        report.lon, report.lat, report.accuracy_m, report.category, report.description,
        report.answers, report.decision,
@@ -287,12 +294,14 @@ async def settle(
                 due_at = CASE WHEN $3 = 'pending' THEN now() + $4 * interval '1 second'
                               ELSE due_at END,
                 settled_at = CASE WHEN $3 = 'pending' THEN NULL ELSE now() END,
-                reference = $5
+                reference = $5,
+                nothing_sent = $16
             WHERE id = $1 AND state = 'leased' AND lease_token = $2
             RETURNING id, attempts, endpoint_id, report_id, sequence
         ), noted AS (
             UPDATE attempt
-            SET finished_at = now(), outcome = $6, status = $7, answer = $8, error = $9
+            SET finished_at = now(), outcome = $6, status = $7, answer = $8, error = $9,
+                unsure = $17
             FROM settled
             WHERE attempt.delivery_id = settled.id AND attempt.n = settled.attempts
         ), judged AS (
@@ -303,6 +312,9 @@ async def settle(
                                   THEN now() + $12 * interval '1 second' END
             FROM settled
             WHERE endpoint.id = settled.endpoint_id AND $6 <> 'gone' AND ($10 OR failures > 0)
+        ), followed AS (
+            INSERT INTO service_request (delivery_id, token, reference, next_poll_at)
+            SELECT id, $15, $5, now() FROM settled WHERE $14
         ), suspended AS (
             UPDATE endpoint
             SET state = 'suspended', failures = 0, open_until = NULL
@@ -347,6 +359,10 @@ async def settle(
         policy.BREAK_AFTER,
         policy.PROBE_EVERY_S,
         _storable(f"given up after {claimed.attempt} attempts; the last: {error}"[:ERROR_CHARS]),
+        isinstance(outcome, Delivered) and outcome.follow,
+        outcome.token if isinstance(outcome, Delivered) else None,
+        isinstance(outcome, Delivered) and outcome.nothing_sent,
+        isinstance(outcome, Deferred) and outcome.unsure,
     )
     if settled and isinstance(outcome, NotOurs):
         await reroutes.say_not_ours(
@@ -358,6 +374,34 @@ async def settle(
             key=f"delivery:{claimed.delivery_id}",
         )
     return settled
+
+
+async def bounce(conn: asyncpg.Connection, delivery_id: UUID, diagnostic: str) -> bool:
+    """Note that a mail came back: what counted as delivered is dead. False if it did not count.
+
+    The last attempt keeps the diagnostic as its answer, and a notice tells of it.
+    """
+    return await conn.fetchval(  # type: ignore[no-any-return]
+        """
+        WITH ended AS (
+            UPDATE delivery SET state = 'dead', settled_at = now()
+            FROM endpoint
+            WHERE delivery.id = $1 AND delivery.state = 'delivered'
+              AND endpoint.id = endpoint_id AND endpoint.channel = 'mail'
+            RETURNING delivery.id, delivery.attempts, endpoint_id, authority_id
+        ), noted AS (
+            UPDATE attempt SET outcome = 'rejected', answer = $2, error = 'the mail came back'
+            FROM ended WHERE attempt.delivery_id = ended.id AND attempt.n = ended.attempts
+        ), told AS (
+            INSERT INTO notice (authority_id, endpoint_id, delivery_id, kind, detail)
+            SELECT authority_id, endpoint_id, id, 'delivery_dead', 'the mail came back'
+            FROM ended
+        )
+        SELECT EXISTS (SELECT FROM ended)
+        """,
+        delivery_id,
+        _storable(diagnostic),
+    )
 
 
 async def next_due_in(conn: asyncpg.Connection) -> float | None:

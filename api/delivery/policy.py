@@ -41,17 +41,28 @@ class _Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered(_Facts):
-    """The endpoint has the message; `reference` is the number it gave it."""
+    """The endpoint has the message; `reference` is the number it gave it.
+
+    `token` is a receipt to be exchanged for that number; `follow`: it can be asked what becomes of
+    it. `nothing_sent`: it only counts as delivered.
+    """
 
     reference: str | None = None
+    token: str | None = None
+    follow: bool = False
+    nothing_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deferred(_Facts):
-    """It could not take the message now; `retry_after_s` is the least wait it asked for."""
+    """It could not take the message now; `retry_after_s` is the least wait it asked for.
+
+    `unsure`: it may have taken it all the same.
+    """
 
     why: str
     retry_after_s: float | None = None
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import asyncpg
@@ -25,9 +25,12 @@ import structlog
 from api import db
 from api.delivery import outbox, policy
 from api.delivery.channels import Channel, channels
+from api.delivery.channels.open311 import Open311
 from api.delivery.egress import Egress
 from api.delivery.outbox import Claimed
+from api.delivery.polling import Poller
 from api.settings import Settings
+from api.vault import SecretUnreadable, Vault, open_vault
 
 log = structlog.get_logger(__name__)
 
@@ -62,17 +65,24 @@ async def run_worker(
     idle_s: float = 5.0,
     release_s: float = 5.0,
     orphans_s: float = 1.0,
+    poll_s: float = 5.0,
 ) -> None:
     """Forward what is owed until `stop` is set, then finish what is in flight.
 
     Without `stop`, SIGTERM and SIGINT set one. Waits for a database that is not there yet; raises
-    `SchemaOutdated` for one that is not migrated.
+    `SchemaOutdated` for one that is not migrated, and `VaultUnusable` for keys that cannot be read.
+    In a dry run nothing is sent to anybody, and nobody is asked what became of anything.
     """
     if stop is None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     dsn = await asyncio.to_thread(db.resolve_dsn, settings)
+    if settings.delivery_mode == "live":
+        vault = await asyncio.to_thread(open_vault, settings)
+    else:
+        vault = None  # a copy of the database is no reason to hand out the keys
+        log.warning("DRY RUN: nothing is sent to anybody; GEOROUTER_DELIVERY_MODE=live sends")
     async with (
         _patient_pool(dsn, settings.database_pool, stop) as pool,
         Egress(allow=settings.egress_allow, timeout_s=settings.delivery_timeout_s) as egress,
@@ -81,13 +91,19 @@ async def run_worker(
             worker = _Worker(
                 settings,
                 pool,
-                channels(egress, clock),
+                channels(egress, clock, settings),
+                vault,
                 stop,
                 jitter,
                 random_id,
                 _Pace(idle_s=idle_s, release_s=release_s, orphans_s=orphans_s),
             )
-            await worker.run(dsn)
+            async with asyncio.TaskGroup() as beside:
+                if vault is not None:
+                    authorities = Open311(egress, clock)
+                    poller = Poller(pool, authorities, vault, stop, clock, jitter, every_s=poll_s)
+                    beside.create_task(poller.run())
+                await worker.run(dsn)
 
 
 @asynccontextmanager
@@ -119,6 +135,7 @@ class _Worker:
         settings: Settings,
         pool: asyncpg.Pool,
         by_name: Mapping[str, Channel],
+        vault: Vault | None,
         stop: asyncio.Event,
         jitter: Callable[[], float],
         random_id: Callable[[], int],
@@ -126,6 +143,7 @@ class _Worker:
     ) -> None:
         self._pool = pool
         self._channels = by_name
+        self._vault = vault
         self._stop = stop
         self._jitter = jitter
         self._random_id = random_id
@@ -260,13 +278,19 @@ class _Worker:
         if channel is None:
             return policy.Deferred(why=f"there is no channel {claimed.channel!r}")
         try:
+            if self._vault is not None:
+                claimed = replace(claimed, secret=self._vault.open(claimed.secret))
+        except SecretUnreadable as error:
+            return policy.Deferred(why=str(error))
+        try:
             # A channel bounds its own time; this is for one that fails to.
             async with asyncio.timeout(lease_ends - time.monotonic()):
                 return await channel.send(claimed)
         except Exception as error:
             # Only the class goes into the record that the authority can read.
             log.exception("channel_failed", delivery=str(claimed.delivery_id))
-            return policy.Deferred(why=type(error).__name__)
+            # Sent or not: the lease may have ended in the middle of it.
+            return policy.Deferred(why=type(error).__name__, unsure=True)
 
     async def _settle(
         self,

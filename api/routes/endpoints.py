@@ -8,18 +8,24 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi.openapi.models import Example
 from pydantic import TypeAdapter
 
-from api import db, errors, schemas
-from api.auth import require_management
+from api import db, errors, examples, schemas
+from api.auth import Role, require_management, require_role
 from api.delivery import egress, outbox, signing
 from api.routes import paging
-from api.routes.wiring import Calling, Wired, json_only
+from api.routes.wiring import Calling, Wired, Wiring, json_only
 from api.store import authorities, endpoints
 
 router = APIRouter(prefix="/v1/authorities/{authority_id}", tags=["endpoints"])
 
+EXAMPLES: dict[str, Example] = {
+    "webhook": {"value": examples.ENDPOINT_IN},
+    "open311": {"value": examples.OPEN311_ENDPOINT_IN},
+    "mail": {"value": examples.MAIL_ENDPOINT_IN},
+}
 PLACE = TypeAdapter(tuple[schemas.Time, UUID])
 
 
@@ -48,21 +54,30 @@ PLACE = TypeAdapter(tuple[schemas.Time, UUID])
 )
 async def register_endpoint(
     authority_id: UUID,
-    body: schemas.EndpointIn,
+    body: Annotated[schemas.EndpointIn, Body(openapi_examples=EXAMPLES)],
     response: Response,
     wired: Wired,
     caller: Calling,
 ) -> schemas.EndpointCreated:
     """Register where an authority takes its reports. What was held for it is sent at once.
 
-    Requests are signed as Standard Webhooks describes, with the `secret` that is shown here once.
+    A webhook's requests are signed as Standard Webhooks describes, with the `secret` that is shown
+    here once.
     """
     require_management(caller, authority_id)
-    try:
-        egress.check_url(body.url, allow=wired.settings.egress_allow)
-    except egress.EgressRefused as refused:
-        raise errors.FieldRefused("url", str(refused)) from None
-    secret = signing.new_secret(wired.random_bytes)
+    signs_with, theirs = None, ""
+    match body:
+        case schemas.WebhookIn():
+            _check_url(body.url, wired)
+            signs_with = signing.new_secret(wired.random_bytes)
+        case schemas.Open311In():
+            _check_url(body.url, wired)
+            theirs = body.config.api_key.get_secret_value()
+        case schemas.MailIn():
+            if wired.settings.smtp_host is None:
+                raise errors.FieldRefused("channel", "this service has no mail server to send by")
+        case schemas.BlackholeIn():
+            require_role(caller, Role.OPERATOR)
     async with db.acquire(wired.pool) as conn, conn.transaction():
         if await authorities.find_authority(conn, authority_id) is None:
             raise errors.NotFound("there is no such authority")
@@ -71,7 +86,8 @@ async def register_endpoint(
             authority_id=authority_id,
             channel=body.channel,
             url=body.url,
-            secret=secret,
+            config=body.config.model_dump(mode="json", exclude={"api_key"}, exclude_unset=True),
+            secret=wired.vault.seal(signs_with or theirs),
             fallback=body.fallback,
             created_by=caller.key_id,
         )
@@ -83,7 +99,14 @@ async def register_endpoint(
     wired.notifier.poke()
     response.headers["Cache-Control"] = "no-store"  # a secret is in it
     response.headers["Location"] = f"/v1/authorities/{authority_id}/endpoints/{endpoint['id']}"
-    return schemas.EndpointCreated(**dict(endpoint), secret=secret, released=released)
+    return schemas.EndpointCreated(**dict(endpoint), secret=signs_with, released=released)
+
+
+def _check_url(url: str, wired: Wiring) -> None:
+    try:
+        egress.check_url(url, allow=wired.settings.egress_allow)
+    except egress.EgressRefused as refused:
+        raise errors.FieldRefused("url", str(refused)) from None
 
 
 @router.get(

@@ -15,6 +15,8 @@ from api.routes.wiring import Wired, Wiring
 
 router = APIRouter(tags=["health"])
 
+DELIVERY = {"live": "live", "dry_run": "DRY RUN: nothing is sent to anybody"}
+
 
 @router.get("/healthz", operation_id="getHealth", summary="Is the process alive")
 async def get_health() -> schemas.Health:
@@ -45,7 +47,12 @@ async def get_readiness(response: Response, wired: Wired) -> schemas.Readiness:
         response.status_code = 503
     elif not dataset.ok:
         status = "degraded"
-    checks = {"database": database, "schema": schema, "dataset": dataset}
+    checks = {
+        "database": database,
+        "schema": schema,
+        "dataset": dataset,
+        "delivery": schemas.Check(ok=True, detail=DELIVERY[wired.settings.delivery_mode]),
+    }
     return schemas.Readiness(status=status, checks=checks)
 
 

@@ -78,6 +78,7 @@ async def post_report(
         pool=wired.pool,
         live=wired.live,
         random_bytes=wired.random_bytes,
+        rehearsal=wired.settings.dry_run,
     )
     response.headers["Location"] = accepted.receipt.links.self
     if accepted.replayed:
@@ -99,7 +100,7 @@ async def get_report(report_id: UUID, wired: Wired, caller: Calling) -> schemas.
     To the app that posted it, the authority it went to, and operators; for others it is not there.
     """
     async with db.acquire(wired.pool) as conn:
-        return await _show(conn, report_id, caller)
+        return await _show(conn, report_id, caller, dry_run=wired.settings.dry_run)
 
 
 @router.post(
@@ -136,25 +137,31 @@ async def answer_question(
                 as_of=wired.live.today(),
                 api_key_id=caller.key_id,
             )
-        shown = await _show(conn, report_id, caller)
+        shown = await _show(conn, report_id, caller, dry_run=wired.settings.dry_run)
     wired.notifier.poke()
     return shown
 
 
-async def _show(conn: asyncpg.Connection, report_id: UUID, caller: Caller) -> schemas.ReportOut:
+async def _show(
+    conn: asyncpg.Connection, report_id: UUID, caller: Caller, *, dry_run: bool
+) -> schemas.ReportOut:
     async with conn.transaction(isolation="repeatable_read", readonly=True):
         rows = await reports.find_report(conn, report_id)
         if not rows or not _may_see(caller, rows[0]):
             raise errors.NotFound("there is no such report, or it is not yours to see")
-        return _shape(rows, await events.list_events(conn, report_id))
+        happened = await events.list_events(conn, report_id)
+    return _shape(rows, happened, dry_run=dry_run)
 
 
 def _may_see(caller: Caller, report: asyncpg.Record) -> bool:
     return caller.key_id == report["api_key_id"] or caller.manages(report["authority_id"])
 
 
-def _shape(rows: Sequence[asyncpg.Record], happened: Sequence[asyncpg.Record]) -> schemas.ReportOut:
+def _shape(
+    rows: Sequence[asyncpg.Record], happened: Sequence[asyncpg.Record], *, dry_run: bool
+) -> schemas.ReportOut:
     report = rows[0]
+    sent = [row for row in rows if row["delivery_id"] is not None]
     deliveries = [
         schemas.ReportDelivery(
             id=row["delivery_id"],
@@ -165,21 +172,26 @@ def _shape(rows: Sequence[asyncpg.Record], happened: Sequence[asyncpg.Record]) -
             last_outcome=row["last_outcome"],
             last_status=row["last_status"],
             reference=row["reference"],
+            nothing_sent=row["nothing_sent"],
             delivered_at=row["settled_at"] if row["state"] == "delivered" else None,
             next_attempt_at=row["due_at"] if row["state"] == "pending" else None,
         )
-        for row in rows
-        if row["delivery_id"] is not None
+        for row in sent
     ]
+    state = _state(
+        report, [one for one, row in zip(deliveries, sent, strict=True) if row["to_who_has_it"]]
+    )
+    # What was really sent stays sent, whatever the mode is by now.
+    rehearsal = state == "not_sent" or (dry_run and state in {"held", "queued"})
     receipt = schemas.Receipt.of(
         report_id=report["id"],
         received_at=report["received_at"],
         decision=schemas.DecisionOut.model_validate(report["decision"]),
         held=report["held_on_receipt"],
+        rehearsal=rehearsal,
     )
     told = [schemas.EventOut.of(row) for row in happened]
     statuses = [event.state for event in told if event.state is not None]
-    state = _state(report, [row["state"] for row in rows if row["to_who_has_it"]])
     return schemas.ReportOut(
         **dict(receipt),
         state=state,
@@ -192,17 +204,18 @@ def _shape(rows: Sequence[asyncpg.Record], happened: Sequence[asyncpg.Record]) -
 
 
 def _state(
-    report: asyncpg.Record, deliveries: Sequence[str]
-) -> Literal["held", "queued", "forwarded", "undeliverable", "with_operator"]:
+    report: asyncpg.Record, deliveries: Sequence[schemas.ReportDelivery]
+) -> Literal["held", "queued", "forwarded", "not_sent", "undeliverable", "with_operator"]:
     """A report's state is what is best among its deliveries to the authority that has it."""
     if report["with_operator"]:
         return "with_operator"
     if report["rerouting"]:
         return "queued"
-    if "delivered" in deliveries:
+    states = {delivery.state for delivery in deliveries}
+    if any(one.state == "delivered" and not one.nothing_sent for one in deliveries):
         return "forwarded"
     if report["held"]:
         return "held"
-    if "pending" in deliveries or "leased" in deliveries:
+    if "pending" in states or "leased" in states:
         return "queued"
-    return "undeliverable"
+    return "not_sent" if "delivered" in states else "undeliverable"

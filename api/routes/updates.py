@@ -72,20 +72,13 @@ async def _store(
         raise errors.ReportElsewhere(
             "the report is with another authority now; what you know of it, tell them"
         )
-    if body.reason == "not_responsible":
-        return await reroutes.say_not_ours(
-            conn,
-            report_id,
-            authority_id=authority_id,
-            named=body.responsible,
-            note=body.note,
-            key=key,
-        )
-    detail = body.model_dump(mode="json", exclude_none=True, exclude={"update_id"})
-    n = await events.add_event(
-        conn, report_id, kind="status", authority_id=authority_id, detail=detail, key=key
+    return await reroutes.tell(
+        conn,
+        report_id,
+        authority_id=authority_id,
+        detail=body.model_dump(mode="json", exclude_none=True, exclude={"update_id"}),
+        key=key,
     )
-    return n is not None
 
 
 def _key(authority_id: UUID, body: schemas.UpdateIn) -> str:

@@ -20,6 +20,7 @@ from api.errors import MediaTypeUnsupported
 from api.metrics import Metrics
 from api.routing import LiveRouting
 from api.settings import Settings
+from api.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Wiring:
     notifier: Notifier
     random_bytes: Callable[[int], bytes]
     metrics: Metrics
+    vault: Vault
 
 
 def attach(app: FastAPI, wiring: Wiring) -> None:

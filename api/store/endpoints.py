@@ -6,7 +6,7 @@ the queue, in `delivery.outbox`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -19,28 +19,34 @@ async def insert_endpoint(
     authority_id: UUID,
     channel: str,
     url: str,
+    config: Mapping[str, Any],
     secret: str,
     fallback: bool,
     created_by: UUID,
 ) -> asyncpg.Record | None:
-    """Register an active endpoint; None if the authority has an active one at this address."""
+    """Register an active endpoint; None if the authority has an active one at this address.
+
+    `secret` comes sealed.
+    """
     # Registrations and deletions of one authority take turns, so that of two at the same address
     # the second sees the first. Reports do not wait for this lock.
     await conn.execute("SELECT FROM authority WHERE id = $1 FOR NO KEY UPDATE", authority_id)
     return await conn.fetchrow(
         """
-        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by, fallback)
-        SELECT $1::uuid, $2::text, $3::text, $4::text, 'active', $5::uuid, $6::boolean
+        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by, config,
+                              fallback)
+        SELECT $1::uuid, $2::text, $3::text, $4::text, 'active', $5::uuid, $6::jsonb, $7::boolean
         WHERE NOT EXISTS (
             SELECT FROM endpoint WHERE authority_id = $1 AND url = $3 AND state = 'active'
         )
-        RETURNING id, authority_id, channel, url, state, fallback, created_at
+        RETURNING id, authority_id, channel, url, config, state, fallback, created_at
         """,
         authority_id,
         channel,
         url,
         secret,
         created_by,
+        config,
         fallback,
     )
 
@@ -49,7 +55,7 @@ async def list_endpoints(conn: asyncpg.Connection, authority_id: UUID) -> Sequen
     """The endpoints of an authority that are not deleted, the oldest first, without secrets."""
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
-        SELECT id, authority_id, channel, url, state, fallback, created_at
+        SELECT id, authority_id, channel, url, config, state, fallback, created_at
         FROM endpoint
         WHERE authority_id = $1 AND state <> 'deleted'
         ORDER BY created_at, id

@@ -23,26 +23,31 @@ async def add_event(
 ) -> int | None:
     """Append an event and return its number; None if this news was known, or there is no report.
 
-    Call it in a transaction: the report's row is locked, so that events are numbered one by one.
+    In the caller's transaction, or in one of its own.
     """
-    found = await conn.fetchval("SELECT id FROM report WHERE id = $1 FOR NO KEY UPDATE", report_id)
-    if found is None:
-        return None
-    n: int | None = await conn.fetchval(
-        """
-        INSERT INTO report_event (report_id, n, kind, authority_id, detail, key)
-        SELECT $1, coalesce(max(n), 0) + 1, $2::text, $3::uuid, $4::jsonb, $5::text
-        FROM report_event WHERE report_id = $1
-        ON CONFLICT (report_id, key) DO NOTHING
-        RETURNING n
-        """,
-        report_id,
-        kind,
-        authority_id,
-        detail or {},
-        key,
-    )
-    return n
+    async with conn.transaction():
+        # Events of one report take turns. Two statements: the number must count what those before
+        # us committed.
+        found = await conn.fetchval(
+            "SELECT id FROM report WHERE id = $1 FOR NO KEY UPDATE", report_id
+        )
+        if found is None:
+            return None
+        n: int | None = await conn.fetchval(
+            """
+            INSERT INTO report_event (report_id, n, kind, authority_id, detail, key)
+            SELECT $1, coalesce(max(n), 0) + 1, $2::text, $3::uuid, $4::jsonb, $5::text
+            FROM report_event WHERE report_id = $1
+            ON CONFLICT (report_id, key) DO NOTHING
+            RETURNING n
+            """,
+            report_id,
+            kind,
+            authority_id,
+            detail or {},
+            key,
+        )
+        return n
 
 
 async def list_events(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asyncpg.Record]:

@@ -1,4 +1,4 @@
-"""The SQL of reports: `report`, `idempotency`, `held`, and the deliveries owed on receipt.
+"""The SQL of reports: `report` and its events, `idempotency`, `held`, deliveries owed on receipt.
 
 A report is stored with all that follows from it in one statement, or not at all.
 """
@@ -127,6 +127,7 @@ async def find_report(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asy
                endpoint.authority_id = report.authority_id AS to_who_has_it,
                delivery.id AS delivery_id, delivery.endpoint_id, sequence, delivery.state,
                delivery.attempts, delivery.reference, delivery.settled_at, delivery.due_at,
+               delivery.nothing_sent,
                last.outcome AS last_outcome, last.status AS last_status
         FROM report
         LEFT JOIN held ON held.report_id = report.id

@@ -59,6 +59,34 @@ async def say_not_ours(
     return True
 
 
+async def tell(
+    conn: asyncpg.Connection,
+    report_id: UUID,
+    *,
+    authority_id: UUID,
+    detail: Mapping[str, Any],
+    key: str,
+) -> bool:
+    """Note what an authority says of its work on a report; whether that was news.
+
+    `detail` has a `state`, and a `reason` where that is closed: if it is not theirs, the report is
+    routed again. Call it in a transaction.
+    """
+    if detail.get("reason") == "not_responsible":
+        return await say_not_ours(
+            conn,
+            report_id,
+            authority_id=authority_id,
+            named=detail.get("responsible"),
+            note=detail.get("note"),
+            key=key,
+        )
+    n = await add_event(
+        conn, report_id, kind="status", authority_id=authority_id, detail=detail, key=key
+    )
+    return n is not None
+
+
 async def next_reroute(conn: asyncpg.Connection) -> asyncpg.Record | None:
     """Lock the report that has waited longest to be routed again, with all that decides.
 

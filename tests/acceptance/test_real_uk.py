@@ -111,6 +111,7 @@ async def test_500_reports_reach_twenty_councils(capsys: pytest.CaptureFixture[s
             "GEOROUTER_DATA_DIR": str(folder),
             "GEOROUTER_PORT": str(port),
             "GEOROUTER_EGRESS_ALLOW": '["127.0.0.0/8"]',
+            "GEOROUTER_DELIVERY_MODE": "live",
         }
         stack.callback(cli, environment, "db", "stop")
         district = data / "lad_2025_bgc.parquet"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from api.delivery import policy
 from api.delivery.channels.webhook import payload
 from api.delivery.outbox import Claimed
@@ -38,7 +40,7 @@ def test_what_an_app_posts() -> None:
 
 def test_how_a_council_registers_and_tells() -> None:
     registration, update = posted("docs/webhooks.md")
-    EndpointIn.model_validate_json(registration)
+    TypeAdapter(EndpointIn).validate_json(registration)
     UpdateIn.model_validate_json(update)
 
 
@@ -48,6 +50,12 @@ def test_how_a_council_says_that_it_is_not_theirs() -> None:
     outcome = policy.outcome_of(200, {}, answer.encode(), now=0.0)
     assert isinstance(outcome, policy.NotOurs)
     assert outcome.named == "E08000010"
+
+
+def test_how_other_channels_are_registered() -> None:
+    bodies = posted("docs/channels.md")
+    taken = [TypeAdapter[Any](EndpointIn).validate_json(body).channel for body in bodies]
+    assert taken == ["open311", "mail"]
 
 
 def test_what_a_council_receives() -> None:

@@ -24,12 +24,17 @@ FAMILIES = {
 ELSEWHERE = {
     "api.db.MigrationRefused",
     "api.db.SchemaOutdated",
+    "api.delivery.channels.open311.NotAnswered",
     "api.delivery.egress.EgressFailed",
     "api.delivery.egress.EgressRefused",
+    "api.delivery.egress.NotConnected",
+    "api.delivery.georeport.NotGeoReport",
     "api.delivery.signing.InvalidSecret",
     "api.delivery.signing.InvalidSignature",
     "api.embedded.EmbeddedPostgresError",
     "api.rerouting.NobodyLeft",
+    "api.vault.SecretUnreadable",
+    "api.vault.VaultUnusable",
 }
 
 

@@ -83,7 +83,7 @@ async def test_answers_are_stored_shown_and_forwarded(api: Api) -> None:
     assert (await api.pool.fetchval("SELECT answers FROM report")) == ANSWERS
     assert (await api.get(receipt["links"]["self"])).json()["answers"] == ANSWERS
     async with api.pool.acquire() as conn:
-        (claimed,) = await outbox.claim(conn, limit=1, lease_s=60, per_endpoint=1)
+        (claimed,) = await outbox.claim(conn, worker=1, limit=1, lease_s=60, per_endpoint=1)
     assert b'"answers":{"depth_cm":6.0,"width_cm":40.5,"cycle_route":true}' in payload(claimed)
 
 
@@ -94,7 +94,7 @@ async def test_none_are_an_empty_object(api: Api) -> None:
     assert again.json() == first.json()
     assert (await api.get(first.json()["links"]["self"])).json()["answers"] == {}
     async with api.pool.acquire() as conn:
-        (claimed,) = await outbox.claim(conn, limit=1, lease_s=60, per_endpoint=1)
+        (claimed,) = await outbox.claim(conn, worker=1, limit=1, lease_s=60, per_endpoint=1)
     assert b'"answers":{}' in payload(claimed)
 
 

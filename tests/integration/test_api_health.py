@@ -51,6 +51,7 @@ async def test_alive_and_ready(api: Api) -> None:
             "database": {"ok": True, "detail": "reachable"},
             "schema": {"ok": True, "detail": "current"},
             "dataset": {"ok": True, "detail": "squares-1"},
+            "delivery": {"ok": True, "detail": "live"},
         },
     }
 

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from api.background import run_background
 from api.settings import Settings
-from tests.support.app import SHIRE, WEST, Api
+from tests.support.app import KEY, SHIRE, WEST, Api
 from tests.support.stub_authority import OK, Answer, StubAuthority
 
 BESIDE = {"lon": 0.9999, "lat": 50.5}  # 7 m west of the border, in West
@@ -25,6 +25,8 @@ async def background(api: Api, dsn: str) -> AsyncIterator[None]:
         database_url=SecretStr(dsn),
         egress_allow=(ip_network("127.0.0.0/8"),),
         dataset_poll_s=0.05,
+        delivery_mode="live",
+        secret_keys=SecretStr(KEY),
     )
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(run_background(settings, stop=stop, open_folder=api.shelf.open))

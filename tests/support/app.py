@@ -21,8 +21,9 @@ import asyncpg
 import httpx
 import shapely
 from fastapi import FastAPI
+from pydantic import SecretStr
 
-from api import auth, db
+from api import auth, db, vault
 from api.app import create_app
 from api.settings import Settings
 from api.store import authorities
@@ -38,6 +39,7 @@ IN_SHIRE: Mapping[str, Any] = {"lon": 1.5, "lat": 50.5}
 ON_BORDER: Mapping[str, Any] = {"lon": 1.0, "lat": 50.5}
 AT_SEA: Mapping[str, Any] = {"lon": 9.0, "lat": 50.5}
 # Every request to here is allowed as an endpoint; nobody listens, and nobody sends.
+KEY = vault.new_key()
 INTAKE = "http://127.0.0.1:9/intake"
 
 
@@ -136,11 +138,11 @@ class Api:
         return await self.client.get(path, params=query, headers=self.headers(key))
 
     async def register(
-        self, code: str = WEST, *, key: str = "operator", url: str = INTAKE
+        self, code: str = WEST, *, key: str = "operator", url: str = INTAKE, **fields: Any
     ) -> httpx.Response:
         return await self.client.post(
             f"/v1/authorities/{self.authorities[code]}/endpoints",
-            json={"channel": "webhook", "url": url},
+            json={"channel": "webhook", "url": url, **fields},
             headers=self.headers(key),
         )
 
@@ -164,6 +166,8 @@ async def started(
                 "database_pool": 5,
                 "dataset_poll_s": 0.05,
                 "egress_allow": (IPv4Network("127.0.0.0/8"),),
+                "delivery_mode": "live",
+                "secret_keys": SecretStr(KEY),
                 **settings,
             }
         ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -54,19 +56,23 @@ async def endpoint(
     channel: str = "webhook",
     state: str = "active",
     fallback: bool = False,
+    secret: str = SECRET,
+    config: Mapping[str, Any] | None = None,
 ) -> UUID:
     return await conn.fetchval(
         """
-        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by, fallback)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id
+        INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by, fallback,
+                              config)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id
         """,
         authority_id,
         channel,
         url,
-        SECRET,
+        secret,
         state,
         await api_key(conn),
         fallback,
+        config or {},
     )
 
 

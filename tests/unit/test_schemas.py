@@ -13,7 +13,6 @@ from api.routes import paging
 
 SHOWN: dict[type[BaseModel], dict[str, Any]] = {
     schemas.ReportIn: examples.REPORT_IN,
-    schemas.EndpointIn: examples.ENDPOINT_IN,
     schemas.DecisionOut: examples.DECISION,
     schemas.Receipt: examples.RECEIPT,
     schemas.ReportOut: examples.REPORT_OUT,
@@ -115,6 +114,19 @@ def test_receipts_are_told_in_words() -> None:
         "Received. Hearthmere has not told us yet where it takes reports; yours is kept and "
         "forwarded as soon as it does."
     )
+    for is_held in (True, False):
+        rehearsed = schemas.Receipt.of(**facts, held=is_held, rehearsal=True)
+        assert rehearsed.message == (
+            "Received. This is a rehearsal: nothing is sent to Hearthmere."
+        )
+
+
+@pytest.mark.parametrize(
+    "example", [examples.ENDPOINT_IN, examples.OPEN311_ENDPOINT_IN, examples.MAIL_ENDPOINT_IN]
+)
+def test_examples_of_endpoints_are_taken(example: dict[str, Any]) -> None:
+    taken = TypeAdapter[Any](schemas.EndpointIn).validate_python(example)
+    assert (taken.channel, taken.url) == (example["channel"], example["url"])
 
 
 def test_requests_refuse_and_answers_drop_what_nobody_documented() -> None:

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from api.delivery.channels.blackhole import Blackhole
+from api.delivery.channels.mail import Mail
+from api.delivery.channels.open311 import Open311
 from api.delivery.channels.webhook import Webhook
 from api.delivery.egress import Egress
 from api.delivery.outbox import Claimed
 from api.delivery.policy import Outcome
+from api.settings import Settings
 
 
 class Channel(Protocol):
@@ -23,9 +26,18 @@ class Channel(Protocol):
         """Try to send it once. Called again for the same delivery, it sends the same bytes."""
 
 
-NAMES = ("webhook", "blackhole")
+NAMES = ("webhook", "open311", "mail", "blackhole")
 
 
-def channels(egress: Egress, clock: Callable[[], float]) -> Mapping[str, Channel]:
-    """The channels by name; `clock` gives Unix seconds."""
-    return {"webhook": Webhook(egress, clock), "blackhole": Blackhole()}
+def channels(
+    egress: Egress, clock: Callable[[], float], settings: Settings
+) -> Mapping[str, Channel]:
+    """The channels by name; `clock` gives Unix seconds. In a dry run all of them send nothing."""
+    if settings.delivery_mode == "dry_run":
+        return dict.fromkeys(NAMES, Blackhole("dry run"))
+    return {
+        "webhook": Webhook(egress, clock),
+        "open311": Open311(egress, clock),
+        "mail": Mail(settings),
+        "blackhole": Blackhole(),
+    }

@@ -1,4 +1,4 @@
-"""A channel that takes everything and sends nothing, for rehearsals and load tests."""
+"""A channel that takes everything and sends nothing: for rehearsals, load tests and dry runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from api.delivery.policy import Delivered, Outcome
 
 
 class Blackhole:
-    """Accepts and drops."""
+    """Accepts and drops; `why` opens the attempt's record."""
+
+    def __init__(self, why: str = "blackhole") -> None:
+        self._answer = f"{why}: nothing was sent"
 
     async def send(self, claimed: Claimed) -> Outcome:  # noqa: ARG002 - that is its point
-        """Say that it was delivered."""
-        return Delivered()
+        """Say that it was delivered, and that nothing was sent."""
+        return Delivered(answer=self._answer, nothing_sent=True)

@@ -1,0 +1,150 @@
+"""The mail channel: a report as one message, plain text and HTML, handed to our mail server.
+
+The bytes depend on nothing but the delivery, its Message-ID above all, so a repetition can be told
+and a bounce finds its delivery. Handed over is delivered; what comes back later, `bounces` notes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+import ssl
+from contextlib import suppress
+from email.message import EmailMessage
+from email.policy import SMTP as LINES
+from email.utils import format_datetime
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import aiosmtplib
+
+from api.delivery import policy
+from api.delivery.outbox import Claimed
+from api.settings import Settings
+
+# "Bad destination mailbox address": the one answer that says the mailbox does not exist. A bare 550
+# may as well be a filter's.
+_NO_MAILBOX = re.compile(r"5\.1\.1\b")
+_LONDON = ZoneInfo("Europe/London")
+QUIT_S = 2.0
+
+
+class Mail:
+    """SMTP to the mail server of the settings; `tls` instead of the system's certificates."""
+
+    def __init__(self, settings: Settings, *, tls: ssl.SSLContext | None = None) -> None:
+        self._settings = settings
+        self._tls = tls
+
+    async def send(self, claimed: Claimed) -> policy.Outcome:
+        """Hand the message over."""
+        settings = self._settings
+        if settings.smtp_host is None or settings.smtp_from is None:
+            return policy.Deferred(why="this service has no mail server to send by")
+        password = settings.smtp_password
+        client = aiosmtplib.SMTP(
+            hostname=settings.smtp_host,
+            port=settings.smtp_port,
+            username=settings.smtp_user,
+            password=password.get_secret_value() if password is not None else None,
+            use_tls=settings.smtp_tls == "tls",
+            start_tls=settings.smtp_tls == "starttls",
+            tls_context=self._tls,
+            timeout=settings.delivery_timeout_s,
+        )
+        message = compose(claimed, sender=settings.smtp_from).as_bytes()
+        recipient = claimed.url.removeprefix("mailto:")
+        try:
+            async with asyncio.timeout(settings.delivery_timeout_s):
+                await client.connect()
+                _, said = await client.sendmail(settings.smtp_from, [recipient], message)
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            refused = error.recipients[0]
+            return _refused(refused.code, refused.message)
+        except aiosmtplib.SMTPDataError as error:
+            return _refused(error.code, error.message)
+        except aiosmtplib.SMTPResponseException as error:
+            # Of the greeting, the login or the sender: about us, not about this recipient. What it
+            # says is not kept, for it may quote what we logged in with.
+            why = f"our mail server refused us: {type(error).__name__}"
+            return policy.Deferred(status=error.code, why=why)
+        except (aiosmtplib.SMTPException, OSError, TimeoutError) as error:
+            return policy.Deferred(why=f"our mail server did not take it: {type(error).__name__}")
+        finally:
+            # It has the message, or not: how we part changes nothing.
+            with suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
+                await client.quit(timeout=QUIT_S)
+            client.close()
+        return policy.Delivered(status=250, answer=_cut(said))
+
+
+def compose(claimed: Claimed, *, sender: str) -> EmailMessage:
+    """The message: the same for every try."""
+    message = EmailMessage(policy=LINES)
+    message["Subject"] = f"{_line(claimed.category)}: street report {claimed.report_id}"
+    message["From"] = sender
+    message["To"] = claimed.url.removeprefix("mailto:")
+    message["Date"] = format_datetime(claimed.received_at)
+    message["Message-ID"] = message_id(claimed.delivery_id, sender)
+    message["Auto-Submitted"] = "auto-generated"
+    facts = _facts(claimed)
+    text = "\n".join(f"{name}: {value}" for name, value in facts)
+    message.set_content(f"{claimed.description}\n\n{text}\n")
+    rows = "".join(
+        f"<tr><th align='left'>{html.escape(name)}</th><td>{_linked(value)}</td></tr>"
+        for name, value in facts
+    )
+    words = html.escape(claimed.description).replace("\n", "<br>")
+    message.add_alternative(
+        f"<html><body><p>{words}</p><table>{rows}</table></body></html>", subtype="html"
+    )
+    # By default it is random.
+    message.set_boundary(f"=_{claimed.delivery_id.hex}")
+    return message
+
+
+def message_id(delivery_id: UUID, sender: str) -> str:
+    """The Message-ID of every try of a delivery."""
+    return f"<{delivery_id}@{sender.rpartition('@')[2]}>"
+
+
+def _facts(claimed: Claimed) -> list[tuple[str, str]]:
+    place = f"{claimed.lat:.6f}/{claimed.lon:.6f}"
+    lat, lon = place.split("/")
+    facts = [
+        ("Category", claimed.category),
+        ("Place", f"{lat}, {lon} (latitude, longitude)"),
+        ("Map", f"https://www.openstreetmap.org/?mlat={lat}&mlon={lon}#map=18/{place}"),
+        ("Exact to", f"about {claimed.accuracy_m:.0f} m" if claimed.accuracy_m else ""),
+        ("Received", f"{claimed.received_at.astimezone(_LONDON):%d %B %Y, %H:%M %Z}"),
+        ("For", claimed.authority_name),
+        ("Because", str(claimed.decision.get("reason") or "")),
+        # Where it is in doubt that it is theirs, they are told what is not known.
+        ("In doubt", str(claimed.decision.get("question") or "")),
+        ("Report", str(claimed.report_id)),
+    ]
+    return [(name, _line(value)) for name, value in facts if value]
+
+
+def _linked(value: str) -> str:
+    safe = html.escape(value)
+    return f'<a href="{safe}">{safe}</a>' if value.startswith("https://") else safe
+
+
+def _line(value: str) -> str:
+    """One line: what could begin another header, or a line of its own, is a space."""
+    return " ".join(value.split())
+
+
+def _refused(code: int, said: str) -> policy.Outcome:
+    answer, why = _cut(said), f"the mail server answered {code}"
+    if code < 500:
+        return policy.Deferred(status=code, answer=answer, why=why)
+    if code == 550 and _NO_MAILBOX.match(said):
+        return policy.Gone(status=code, answer=answer, why=f"{why}: there is no such mailbox")
+    return policy.Rejected(status=code, answer=answer, why=why)
+
+
+def _cut(said: str) -> str:
+    return said.encode()[: policy.ANSWER_BYTES].decode("utf-8", "ignore")
