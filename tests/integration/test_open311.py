@@ -148,7 +148,7 @@ class World:
 
     async def events(self) -> list[dict[str, Any]]:
         found = await self.pool.fetch("SELECT * FROM report_event ORDER BY n")
-        return [{"kind": row["kind"], **row["detail"]} for row in found]
+        return [{**row["detail"]} for row in found]
 
     async def followed(self) -> asyncpg.Record:
         return await self.pool.fetchrow("SELECT * FROM service_request")
@@ -397,12 +397,8 @@ async def test_updates_of_the_extension(pool: asyncpg.Pool, *, xml: bool) -> Non
         )
         world.council.updates[-1]["updated_datetime"] = "2027-01-17T08:00:00Z"
         await world.poll()
-        told = [(one["kind"], one.get("state"), one.get("note")) for one in await world.events()]
-        assert told == [
-            ("status", "investigating", None),
-            ("status", "investigating", "still"),
-            ("not_ours", None, None),
-        ]
+        told = [(one.get("state"), one.get("note")) for one in await world.events()]
+        assert told == [("investigating", None), ("investigating", "still"), (None, None)]
         # so it is routed again
         assert await pool.fetchval("SELECT count(*) FROM reroute") == 1
         assert (await world.followed())["next_poll_at"] is None
