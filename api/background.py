@@ -34,17 +34,21 @@ async def run_background(
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     live = LiveRouting(rules=load_rules(settings.rules), clock=clock, open_folder=open_folder)
+    dsn = await asyncio.to_thread(db.resolve_dsn, settings)
+    failed: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        again = tasks.create_task(_reroute(settings, live))
+        again = tasks.create_task(_reroute(settings, dsn, live))
         try:
             await run_worker(settings, stop=stop, clock=clock)
-        finally:
-            again.cancel()
+        except Exception as error:  # noqa: BLE001 - raised below, outside of a group
+            failed = error
+        again.cancel()
+    if failed is not None:
+        raise failed
 
 
-async def _reroute(settings: Settings, live: LiveRouting) -> None:
+async def _reroute(settings: Settings, dsn: str, live: LiveRouting) -> None:
     """Reroute for ever, on a pool of its own, from when there is a database."""
-    dsn = await asyncio.to_thread(db.resolve_dsn, settings)
     while True:
         try:
             pool = await db.create_pool(dsn, size=2)

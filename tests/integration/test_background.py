@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
+import pytest
 from pydantic import SecretStr
 
+from api import db
 from api.background import run_background
 from api.settings import Settings
 from tests.support.app import KEY, SHIRE, WEST, Api
@@ -64,3 +66,9 @@ async def test_not_ours_reaches_the_neighbour(api: Api, database_url: str) -> No
 async def test_it_stops_when_it_is_told_and_waits_for_a_database(api: Api) -> None:
     async with asyncio.timeout(10), background(api, "postgresql://nobody@127.0.0.1:9/nothing"):
         await asyncio.sleep(0.2)
+
+
+async def test_a_database_without_the_schema_is_said_plainly(empty_database_url: str) -> None:
+    settings = Settings(database_url=SecretStr(empty_database_url), delivery_mode="dry_run")
+    with pytest.raises(db.SchemaOutdated, match="georouter migrate"):
+        await run_background(settings, stop=asyncio.Event())

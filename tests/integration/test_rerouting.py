@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -407,3 +411,30 @@ async def test_an_explanation_without_the_old_dataset(api: Api) -> None:
     text = "\n".join(found.sentences)
     assert "Replayed by the same dataset: not possible; /shelf/squares-1 is no dataset." in text
     assert found.same_today is True
+
+
+def georouter(database_url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.cli", *arguments],
+        cwd=Path(__file__).parents[2],
+        env={"PATH": os.defpath, "GEOROUTER_DATABASE_URL": database_url, "HOME": "/nowhere"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+async def test_the_command_explains(api: Api, database_url: str) -> None:
+    posted = (await api.post_report()).json()["id"]
+    done = await asyncio.to_thread(georouter, database_url, "explain", posted)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "West is responsible (certain, rule covering-area" in done.stdout
+    # the squares are on no disk
+    assert "Replayed by the same dataset: not possible; /shelf/squares-1 is no" in done.stdout
+    as_json = await asyncio.to_thread(georouter, database_url, "explain", posted, "--json")
+    assert json.loads(as_json.stdout)["same_today"] is None
+    unknown = await asyncio.to_thread(georouter, database_url, "explain", str(UUID(int=1)))
+    assert (unknown.returncode, unknown.stdout) == (4, "")
+    wrong = await asyncio.to_thread(georouter, database_url, "explain", "the pothole")
+    assert wrong.returncode == 2
+    assert "is no report id" in wrong.stderr
