@@ -120,9 +120,16 @@ class Router:
         self._categories = rules.categories
         self._dataset = dataset
         self._endings = {code: one for one in rules.successions for code in one.ends}
+        present = {area.code for area in index.areas}
+        present |= {road.body for road in self._roads.values()}
         self._beginnings = {
-            after.code: one for one in rules.successions for after in one.successors
+            after.code: one
+            for one in rules.successions
+            for after in one.successors
+            # a body that the dataset has beside one that ends was there before, and goes on
+            if after.code not in present or not present & set(one.ends)
         }
+        self._successors = [after for one in rules.successions for after in one.successors]
         self._agreements = {
             code: tuple(one for one in rules.agreements if code in one.categories)
             for code in rules.categories
@@ -535,8 +542,7 @@ class Router:
         found |= {road.body: road.body_name for road in self._roads.values()}
         for some in self._agreements.values():
             found |= {one.body: one.body_name for one in some}
-        for succession in self._beginnings.values():
-            found |= {one.code: one.name for one in succession.successors}
+        found |= {one.code: one.name for one in self._successors}
         return found
 
 
