@@ -605,7 +605,10 @@ def _weigh_roads(
             candidates=(*special, *areas),
             question="",
         )
-    candidates = (*special, *areas) if covering else (*areas, *special)
+    beside = _new(special, decision.candidates)
+    if not covering and not beside:
+        return decision  # the same bodies on it and beside it: nothing to ask
+    candidates = (*special, *areas) if covering else (*decision.candidates, *beside)
     return replace(
         decision,
         state=DecisionState.DEGRADED
