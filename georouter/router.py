@@ -642,6 +642,9 @@ def _weigh_grounds(
             candidates=(*bodies, *others),
             question="",
         )
+    beside = _new(bodies, decision.candidates)
+    if not covering and not beside:
+        return decision  # the same body on it and beside it: nothing to ask
     names = " or ".join(dict.fromkeys(one.name for one in bodies))
     return replace(
         decision,
@@ -650,9 +653,7 @@ def _weigh_grounds(
         else DecisionState.AMBIGUOUS,
         rule="near-agreement",
         reason=f"{decision.reason}; near ground on which {names} answers by agreement",
-        candidates=(*bodies, *others)
-        if covering
-        else (*decision.candidates, *_new(bodies, decision.candidates)),
+        candidates=(*bodies, *others) if covering else (*decision.candidates, *beside),
         question=f"Is it on the ground that {names} looks after, or beside it?",
     )
 
