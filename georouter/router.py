@@ -611,9 +611,7 @@ def _weigh_roads(
     candidates = (*special, *areas) if covering else (*decision.candidates, *beside)
     return replace(
         decision,
-        state=DecisionState.DEGRADED
-        if decision.state is DecisionState.DEGRADED
-        else DecisionState.AMBIGUOUS,
+        state=_in_doubt(decision, candidates),
         rule="near-special-road",
         reason=f"{decision.reason}; it may be on the {numbers}, or on a road beside or across it",
         candidates=candidates,
@@ -645,17 +643,25 @@ def _weigh_grounds(
     beside = _new(bodies, decision.candidates)
     if not covering and not beside:
         return decision  # the same body on it and beside it: nothing to ask
+    candidates = (*bodies, *others) if covering else (*decision.candidates, *beside)
     names = " or ".join(dict.fromkeys(one.name for one in bodies))
     return replace(
         decision,
-        state=DecisionState.DEGRADED
-        if decision.state is DecisionState.DEGRADED
-        else DecisionState.AMBIGUOUS,
+        state=_in_doubt(decision, candidates),
         rule="near-agreement",
         reason=f"{decision.reason}; near ground on which {names} answers by agreement",
-        candidates=(*bodies, *others) if covering else (*decision.candidates, *beside),
-        question=f"Is it on the ground that {names} looks after, or beside it?",
+        candidates=candidates,
+        question=f"Is it on the ground that {names} looks after, or beside it?"
+        if candidates[1:]
+        else "",
     )
+
+
+def _in_doubt(decision: Decision, candidates: tuple[Candidate, ...]) -> DecisionState:
+    """To be asked about, unless a layer is missing or there is nobody else to ask about."""
+    if decision.state is DecisionState.DEGRADED or not candidates[1:]:
+        return DecisionState.DEGRADED
+    return DecisionState.AMBIGUOUS
 
 
 def _new(candidates: Iterable[Candidate], known: Iterable[Candidate]) -> tuple[Candidate, ...]:
