@@ -285,9 +285,8 @@ class Router:
         self, place: _Place, inside: list[Candidate], near: list[Candidate], *, degraded: bool
     ) -> Decision:
         # neighbours for which one body answers are one candidate, and no doubt
-        candidates = list({one.code: one for one in reversed([*inside, *near])}.values())[::-1]
-        inside = list({one.code: one for one in reversed(inside)}.values())[::-1]
-        candidates = [*inside, *(one for one in candidates if one not in inside)]
+        inside = list(_new(inside, ()))
+        candidates = [*inside, *_new(sorted(near, key=lambda one: one.distance_m), inside)]
         first, names = candidates[0], [candidate.name for candidate in candidates]
         if not inside:
             rule, state = "nearest-area", DecisionState.DEGRADED
@@ -575,9 +574,8 @@ def _weigh_roads(
     over or under it is within reach of both.
     """
     numbers = " or the ".join(dict.fromkeys(candidate.road for candidate, _ in roads))
-    bodies = {candidate.code: candidate for candidate, _ in reversed(roads)}
-    special = tuple(candidate for candidate, _ in roads if bodies[candidate.code] is candidate)
-    areas = tuple(one for one in decision.candidates if one.code not in bodies)
+    special = _new([candidate for candidate, _ in roads], ())
+    areas = _new(decision.candidates, special)
     if road_ref is not None:
         named = next((one for one, _ in roads if _same_road(one.road, road_ref)), None)
         if named is None:
@@ -667,7 +665,11 @@ def _in_doubt(decision: Decision, candidates: tuple[Candidate, ...]) -> Decision
 def _new(candidates: Iterable[Candidate], known: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """Those candidates whose bodies are not among the known, each body once."""
     codes = {one.code for one in known}
-    return tuple({one.code: one for one in candidates if one.code not in codes}.values())
+    found: dict[str, Candidate] = {}
+    for one in candidates:
+        if one.code not in codes:
+            found.setdefault(one.code, one)  # the nearest of a body's comes first
+    return tuple(found.values())
 
 
 def _same_road(one: str, other: str) -> bool:
