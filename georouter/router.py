@@ -285,7 +285,9 @@ class Router:
         self, place: _Place, inside: list[Candidate], near: list[Candidate], *, degraded: bool
     ) -> Decision:
         # neighbours for which one body answers are one candidate, and no doubt
-        inside = list(_new(inside, ()))
+        # of a body split in two, one successor covers the point, the other may only be near
+        near = [*(one for one in inside if one.distance_m), *near]
+        inside = list(_new([one for one in inside if not one.distance_m], ()))
         candidates = [*inside, *_new(sorted(near, key=lambda one: one.distance_m), inside)]
         first, names = candidates[0], [candidate.name for candidate in candidates]
         if not inside:
