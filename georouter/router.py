@@ -342,7 +342,7 @@ class Router:
     # --- special roads ------------------------------------------------------------------------
 
     def _special_roads(self, place: _Place, road_ref: str | None) -> list[tuple[Candidate, float]]:
-        """The special roads it may be on, by rank and distance, and how deep inside it is."""
+        """The special roads it may be on, by rank and then distance, and how deep inside it is."""
         near = place.near
         if road_ref is not None and place.reach_m < NAMED_ROAD_M:
             near = self._index.borders_near(lon=place.lon, lat=place.lat, within_m=NAMED_ROAD_M)
@@ -370,7 +370,7 @@ class Router:
                 depth_m = 0.0 if distance_m else to_border.get(area, place.reach_m)
                 bodies = self._mending(road, rule.layer, distance_m, place)
                 found += [(one, depth_m) for one in bodies]
-        return sorted(found, key=lambda one: one[0].distance_m > 0)
+        return found
 
     def _mending(self, road: Road, layer: str, distance_m: float, place: _Place) -> list[Candidate]:
         """Who mends a road, by agreement and succession, without those who refused."""
@@ -571,10 +571,13 @@ def _weigh_roads(
 ) -> Decision:
     """The areas' decision, with the special roads that may be meant instead.
 
-    For certain on such a road is only who is further inside it than the position may be off, or
-    says so; otherwise the road and the areas are candidates, and the citizen is asked. A bridge
-    over or under it is within reach of both.
+    For certain on such a road is only who is further inside it than the position may be off, with
+    no other body's road of a higher rank in reach, or says so; otherwise the road and the areas are
+    candidates, and the citizen is asked. A bridge over or under it is within reach of both.
     """
+    ranked, roads = roads, sorted(roads, key=lambda one: one[0].distance_m > 0)
+    (first, depth_m), covering = roads[0], roads[0][0].distance_m == 0
+    outranked = any(one.code != first.code for one, _ in ranked[: ranked.index(roads[0])])
     numbers = " or the ".join(dict.fromkeys(candidate.road for candidate, _ in roads))
     special = _new([candidate for candidate, _ in roads], ())
     areas = _new(decision.candidates, special)
@@ -595,8 +598,8 @@ def _weigh_roads(
             candidates=(named, *others),
             question="",
         )
-    (first, depth_m), covering = roads[0], roads[0][0].distance_m == 0
-    if covering and (depth_m >= reach_m or not areas):
+    sure = (depth_m >= reach_m and not outranked) or not (areas or special[1:])
+    if covering and sure:
         return replace(
             decision,
             state=DecisionState.CERTAIN,
