@@ -277,9 +277,8 @@ class Router:
             else:
                 reason = "inside its boundary"
             candidate = Candidate(area.code, area.name, area.layer, reason, round(distance_m, 1))
-            candidate = self._stand_in(candidate, place, area_codes=(area.code,))
-            found += self._in_being(candidate, place)
-        return [one for one in found if one.code not in place.refused]
+            found += self._bodies(candidate, place, area_codes=(area.code,))
+        return found
 
     def _found(
         self, place: _Place, inside: list[Candidate], near: list[Candidate], *, degraded: bool
@@ -384,8 +383,7 @@ class Router:
             road.number,
         )
         codes = [self._index.areas[hit].code for hit in place.hits]
-        candidate = self._stand_in(candidate, place, area_codes=codes)
-        return [one for one in self._in_being(candidate, place) if one.code not in place.refused]
+        return self._bodies(candidate, place, area_codes=codes)
 
     def _missing_roads(self, place: _Place, decision: Decision) -> list[str]:
         """What the dataset lacks to be sure that it is no special road's."""
@@ -435,6 +433,19 @@ class Router:
                 if one.code not in place.refused
             ]
         return found
+
+    def _bodies(
+        self, candidate: Candidate, place: _Place, *, area_codes: Collection[str]
+    ) -> list[Candidate]:
+        """Who answers for the candidate by agreement and succession, without those who refused.
+
+        If whoever answers in its place has refused, it answers itself.
+        """
+        stand_in = self._stand_in(candidate, place, area_codes=area_codes)
+        found = [one for one in self._in_being(stand_in, place) if one.code not in place.refused]
+        if found or stand_in is candidate:
+            return found
+        return [one for one in self._in_being(candidate, place) if one.code not in place.refused]
 
     def _stand_in(
         self, candidate: Candidate, place: _Place, *, area_codes: Iterable[str]
