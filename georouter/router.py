@@ -120,9 +120,16 @@ class Router:
         self._categories = rules.categories
         self._dataset = dataset
         self._endings = {code: one for one in rules.successions for code in one.ends}
+        present = {area.code for area in index.areas}
+        present |= {road.body for road in self._roads.values()}
         self._beginnings = {
-            after.code: one for one in rules.successions for after in one.successors
+            after.code: one
+            for one in rules.successions
+            for after in one.successors
+            # a body that the dataset has beside one that ends was there before, and goes on
+            if after.code not in present or not present & set(one.ends)
         }
+        self._successors = [after for one in rules.successions for after in one.successors]
         self._agreements = {
             code: tuple(one for one in rules.agreements if code in one.categories)
             for code in rules.categories
@@ -270,17 +277,17 @@ class Router:
             else:
                 reason = "inside its boundary"
             candidate = Candidate(area.code, area.name, area.layer, reason, round(distance_m, 1))
-            candidate = self._stand_in(candidate, place, area_codes=(area.code,))
-            found += self._in_being(candidate, place)
-        return [one for one in found if one.code not in place.refused]
+            found += self._bodies(candidate, place, area_codes=(area.code,))
+        return found
 
     def _found(
         self, place: _Place, inside: list[Candidate], near: list[Candidate], *, degraded: bool
     ) -> Decision:
         # neighbours for which one body answers are one candidate, and no doubt
-        candidates = list({one.code: one for one in reversed([*inside, *near])}.values())[::-1]
-        inside = list({one.code: one for one in reversed(inside)}.values())[::-1]
-        candidates = [*inside, *(one for one in candidates if one not in inside)]
+        # of a body split in two, one successor covers the point, the other may only be near
+        near = [*(one for one in inside if one.distance_m), *near]
+        inside = list(_new([one for one in inside if not one.distance_m], ()))
+        candidates = [*inside, *_new(sorted(near, key=lambda one: one.distance_m), inside)]
         first, names = candidates[0], [candidate.name for candidate in candidates]
         if not inside:
             rule, state = "nearest-area", DecisionState.DEGRADED
@@ -334,7 +341,7 @@ class Router:
     # --- special roads ------------------------------------------------------------------------
 
     def _special_roads(self, place: _Place, road_ref: str | None) -> list[tuple[Candidate, float]]:
-        """The special roads it may be on, by rank and distance, and how deep inside it is."""
+        """The special roads it may be on, by rank and then distance, and how deep inside it is."""
         near = place.near
         if road_ref is not None and place.reach_m < NAMED_ROAD_M:
             near = self._index.borders_near(lon=place.lon, lat=place.lat, within_m=NAMED_ROAD_M)
@@ -362,7 +369,7 @@ class Router:
                 depth_m = 0.0 if distance_m else to_border.get(area, place.reach_m)
                 bodies = self._mending(road, rule.layer, distance_m, place)
                 found += [(one, depth_m) for one in bodies]
-        return sorted(found, key=lambda one: one[0].distance_m > 0)
+        return found
 
     def _mending(self, road: Road, layer: str, distance_m: float, place: _Place) -> list[Candidate]:
         """Who mends a road, by agreement and succession, without those who refused."""
@@ -376,8 +383,7 @@ class Router:
             road.number,
         )
         codes = [self._index.areas[hit].code for hit in place.hits]
-        candidate = self._stand_in(candidate, place, area_codes=codes)
-        return [one for one in self._in_being(candidate, place) if one.code not in place.refused]
+        return self._bodies(candidate, place, area_codes=codes)
 
     def _missing_roads(self, place: _Place, decision: Decision) -> list[str]:
         """What the dataset lacks to be sure that it is no special road's."""
@@ -427,6 +433,19 @@ class Router:
                 if one.code not in place.refused
             ]
         return found
+
+    def _bodies(
+        self, candidate: Candidate, place: _Place, *, area_codes: Collection[str]
+    ) -> list[Candidate]:
+        """Who answers for the candidate by agreement and succession, without those who refused.
+
+        If whoever answers in its place has refused, it answers itself.
+        """
+        stand_in = self._stand_in(candidate, place, area_codes=area_codes)
+        found = [one for one in self._in_being(stand_in, place) if one.code not in place.refused]
+        if found or stand_in is candidate:
+            return found
+        return [one for one in self._in_being(candidate, place) if one.code not in place.refused]
 
     def _stand_in(
         self, candidate: Candidate, place: _Place, *, area_codes: Iterable[str]
@@ -535,8 +554,7 @@ class Router:
         found |= {road.body: road.body_name for road in self._roads.values()}
         for some in self._agreements.values():
             found |= {one.body: one.body_name for one in some}
-        for succession in self._beginnings.values():
-            found |= {one.code: one.name for one in succession.successors}
+        found |= {one.code: one.name for one in self._successors}
         return found
 
 
@@ -564,14 +582,16 @@ def _weigh_roads(
 ) -> Decision:
     """The areas' decision, with the special roads that may be meant instead.
 
-    For certain on such a road is only who is further inside it than the position may be off, or
-    says so; otherwise the road and the areas are candidates, and the citizen is asked. A bridge
-    over or under it is within reach of both.
+    For certain on such a road is only who is further inside it than the position may be off, with
+    no other body's road of a higher rank in reach, or says so; otherwise the road and the areas are
+    candidates, and the citizen is asked. A bridge over or under it is within reach of both.
     """
+    ranked, roads = roads, sorted(roads, key=lambda one: one[0].distance_m > 0)
+    (first, depth_m), covering = roads[0], roads[0][0].distance_m == 0
+    outranked = any(one.code != first.code for one, _ in ranked[: ranked.index(roads[0])])
     numbers = " or the ".join(dict.fromkeys(candidate.road for candidate, _ in roads))
-    bodies = {candidate.code: candidate for candidate, _ in reversed(roads)}
-    special = tuple(candidate for candidate, _ in roads if bodies[candidate.code] is candidate)
-    areas = tuple(one for one in decision.candidates if one.code not in bodies)
+    special = _new([candidate for candidate, _ in roads], ())
+    areas = _new(decision.candidates, special)
     if road_ref is not None:
         named = next((one for one, _ in roads if _same_road(one.road, road_ref)), None)
         if named is None:
@@ -589,8 +609,8 @@ def _weigh_roads(
             candidates=(named, *others),
             question="",
         )
-    (first, depth_m), covering = roads[0], roads[0][0].distance_m == 0
-    if covering and (depth_m >= reach_m or not areas):
+    sure = (depth_m >= reach_m and not outranked) or not (areas or special[1:])
+    if covering and sure:
         return replace(
             decision,
             state=DecisionState.CERTAIN,
@@ -599,12 +619,13 @@ def _weigh_roads(
             candidates=(*special, *areas),
             question="",
         )
-    candidates = (*special, *areas) if covering else (*areas, *special)
+    beside = _new(special, decision.candidates)
+    if not covering and not beside:
+        return decision  # the same bodies on it and beside it: nothing to ask
+    candidates = (*special, *areas) if covering else (*decision.candidates, *beside)
     return replace(
         decision,
-        state=DecisionState.DEGRADED
-        if decision.state is DecisionState.DEGRADED
-        else DecisionState.AMBIGUOUS,
+        state=_in_doubt(decision, candidates),
         rule="near-special-road",
         reason=f"{decision.reason}; it may be on the {numbers}, or on a road beside or across it",
         candidates=candidates,
@@ -633,25 +654,38 @@ def _weigh_grounds(
             candidates=(*bodies, *others),
             question="",
         )
+    beside = _new(bodies, decision.candidates)
+    if not covering and not beside:
+        return decision  # the same body on it and beside it: nothing to ask
+    candidates = (*bodies, *others) if covering else (*decision.candidates, *beside)
     names = " or ".join(dict.fromkeys(one.name for one in bodies))
     return replace(
         decision,
-        state=DecisionState.DEGRADED
-        if decision.state is DecisionState.DEGRADED
-        else DecisionState.AMBIGUOUS,
+        state=_in_doubt(decision, candidates),
         rule="near-agreement",
         reason=f"{decision.reason}; near ground on which {names} answers by agreement",
-        candidates=(*bodies, *others)
-        if covering
-        else (*decision.candidates, *_new(bodies, decision.candidates)),
-        question=f"Is it on the ground that {names} looks after, or beside it?",
+        candidates=candidates,
+        question=f"Is it on the ground that {names} looks after, or beside it?"
+        if candidates[1:]
+        else "",
     )
+
+
+def _in_doubt(decision: Decision, candidates: tuple[Candidate, ...]) -> DecisionState:
+    """To be asked about, unless a layer is missing or there is nobody else to ask about."""
+    if decision.state is DecisionState.DEGRADED or not candidates[1:]:
+        return DecisionState.DEGRADED
+    return DecisionState.AMBIGUOUS
 
 
 def _new(candidates: Iterable[Candidate], known: Iterable[Candidate]) -> tuple[Candidate, ...]:
     """Those candidates whose bodies are not among the known, each body once."""
     codes = {one.code for one in known}
-    return tuple({one.code: one for one in candidates if one.code not in codes}.values())
+    found: dict[str, Candidate] = {}
+    for one in candidates:
+        if one.code not in codes:
+            found.setdefault(one.code, one)  # the nearest of a body's comes first
+    return tuple(found.values())
 
 
 def _same_road(one: str, other: str) -> bool:
