@@ -76,7 +76,7 @@ def _build(
             {name: path for name, path in layers.items() if name not in without},
             out,
             built_at=datetime(2026, 11, 23, tzinfo=UTC),
-            roads={name: source for name, source in roads.items() if name not in without},
+            roads={name: [source] for name, source in roads.items() if name not in without},
             proof_points=100,
         )
         return open_dataset(out)  # it stays mapped when the folder is gone
