@@ -337,13 +337,13 @@ def keys_revoke(
     """Revoke a key at once."""
     from uuid import UUID
 
-    from api.store.keys import revoke_key
+    from api.auth import revoke_key
 
     try:
         key_id = UUID(key)
     except ValueError:
         raise UsageError(f"{key!r} is no key id; `georouter keys list` shows them") from None
-    if not _with_database(lambda conn: revoke_key(conn, key_id=key_id)):
+    if not _with_database(lambda conn: revoke_key(conn, key_id)):
         raise NotFoundError(f"no key has the id {key}")
     stderr.print(f"key {key} is revoked")
 

@@ -31,7 +31,10 @@ from api.schemas.deliveries import (
     DeliveryOut as DeliveryOut,
     DeliveryPage as DeliveryPage,
     DeliveryState as DeliveryState,
+    EndpointHealth as EndpointHealth,
     Outcome as Outcome,
+    Redelivered as Redelivered,
+    RedeliverIn as RedeliverIn,
 )
 from api.schemas.endpoints import (
     AttributeValue as AttributeValue,
@@ -51,6 +54,8 @@ from api.schemas.endpoints import (
     WebhookIn as WebhookIn,
 )
 from api.schemas.operations import (
+    AuditOut as AuditOut,
+    AuditPage as AuditPage,
     Check as Check,
     Health as Health,
     NoticeOut as NoticeOut,

@@ -1,15 +1,16 @@
-"""What an authority is sent: deliveries and their attempts."""
+"""What an authority is sent: deliveries, their attempts, and sending them again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from api import examples
-from api.schemas.wire import Page, Time, Wire, shown
+from api.schemas.wire import Asked, Page, Time, Wire, rfc3339, shown, to_utc
 
 DeliveryState = Literal["pending", "leased", "delivered", "dead", "cancelled"]
 Outcome = Literal["delivered", "deferred", "rejected", "gone", "not_ours"]
@@ -18,7 +19,47 @@ Outcome = Literal["delivered", "deferred", "rejected", "gone", "not_ours"]
 class DeliveryFilter(Page):
     """Which deliveries."""
 
-    state: DeliveryState | None = None
+    state: Annotated[
+        DeliveryState | None, Field(description="`dead` are those that were given up.")
+    ] = None
+    endpoint_id: UUID | None = None
+    report_id: UUID | None = None
+
+
+Instant = Annotated[datetime, AfterValidator(to_utc), BeforeValidator(rfc3339)]
+
+
+class RedeliverIn(Asked):
+    """Which deliveries to send again: what came to its end from `from` on, and before `to`."""
+
+    model_config = shown(examples.REDELIVER_IN)
+
+    since: Annotated[Instant, Field(alias="from")]
+    until: Annotated[Instant, Field(alias="to")]
+    states: Annotated[
+        list[Literal["delivered", "dead", "cancelled"]],
+        Field(min_length=1, max_length=3, description="How they ended."),
+    ] = ["dead"]
+    endpoint_id: Annotated[
+        UUID | None, Field(description="Only those of one endpoint; of all by default.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.since >= self.until:
+            raise ValueError("from must be before to")
+        return self
+
+
+class Redelivered(Wire):
+    """How many are on their way again."""
+
+    model_config = shown(examples.REDELIVERED)
+
+    count: int
+    more: Annotated[
+        bool, Field(description="There may be more than one request takes: send it again.")
+    ]
 
 
 class AttemptOut(Wire):
@@ -36,6 +77,8 @@ class AttemptOut(Wire):
 class DeliveryOut(Wire):
     """One message owed to one endpoint. Its id is the `webhook-id` of every attempt."""
 
+    model_config = shown(examples.DELIVERY)
+
     id: UUID
     report_id: UUID
     endpoint_id: UUID
@@ -46,6 +89,9 @@ class DeliveryOut(Wire):
     created_at: Time
     settled_at: Time | None
     next_attempt_at: Time | None
+    redelivered_at: Annotated[
+        Time | None, Field(description="When it was last said to be sent again.")
+    ]
     reference: str | None
     attempts: list[AttemptOut]
 
@@ -64,3 +110,25 @@ class DeliveryPage(Wire):
 
     items: list[DeliveryOut]
     next_cursor: str | None
+
+
+class EndpointHealth(Wire):
+    """How an endpoint does. The last day is the 24 hours before the request."""
+
+    model_config = shown(examples.ENDPOINT_HEALTH)
+
+    waiting: Annotated[int, Field(description="Deliveries owed, those in flight included.")]
+    oldest_waiting_at: Time | None
+    delivered_24h: int
+    failed_attempts_24h: int
+    success_rate_24h: Annotated[
+        float | None,
+        Field(description="Deliveries among them and the failed attempts, 0 to 1; null of none."),
+    ]
+    dead: Annotated[int, Field(description="Deliveries given up, whenever that was.")]
+    breaker: Annotated[
+        Literal["closed", "open"],
+        Field(description="`open` after failures in a row: one attempt a minute until it answers."),
+    ]
+    open_until: Annotated[Time | None, Field(description="Nothing is sent before.")]
+    last_delivered_at: Time | None

@@ -1,11 +1,11 @@
-"""How the service does: notices, health and readiness."""
+"""How the service does, and who did what to it: notices, audit, health and readiness."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from api import examples
 from api.schemas.wire import Time, Wire, shown
@@ -29,6 +29,33 @@ class NoticePage(Wire):
     model_config = shown(examples.NOTICE_PAGE)
 
     items: list[NoticeOut]
+    next_cursor: str | None
+
+
+class AuditOut(Wire):
+    """Something that somebody did. The key is null of the command line and the service itself."""
+
+    model_config = shown(examples.AUDIT)
+
+    id: int
+    at: Time
+    action: Annotated[str, Field(examples=["endpoint.paused"])]
+    authority_id: UUID | None
+    target: Annotated[
+        UUID | None, Field(description="The endpoint, delivery, report or key that it was done to.")
+    ]
+    detail: dict[str, Any]
+    api_key_id: UUID | None
+    key_label: str | None
+    key_role: Literal["app", "council", "operator"] | None
+
+
+class AuditPage(Wire):
+    """Entries, the newest first."""
+
+    model_config = shown(examples.AUDIT_PAGE)
+
+    items: list[AuditOut]
     next_cursor: str | None
 
 
