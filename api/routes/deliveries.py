@@ -130,8 +130,13 @@ async def redeliver_many(
             until=body.until,
         )
         locked = await deliveries.lock(conn, authority_id=authority_id, delivery_ids=found)
-        # Between the two, another request may have been quicker.
-        chosen = [row["id"] for row in locked if _hindrance(row) is None]
+        # Between the two, another request may have been quicker, and a worker too: what has come to
+        # another end since then was not asked for.
+        chosen = [
+            row["id"]
+            for row in locked
+            if _hindrance(row) is None and row["settled_at"] == found[row["id"]]
+        ]
         await deliveries.restart(conn, chosen, patience_s=outbox.PATIENCE_S)
         if chosen:
             await audit.record(

@@ -7,7 +7,7 @@ Claiming and settling belong to the queue, in `delivery.outbox`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -84,14 +84,14 @@ async def find_ended(
     states: Collection[str],
     since: datetime,
     until: datetime,
-) -> Sequence[UUID]:
-    """What came to one of these ends within a span of time and may be redelivered.
+) -> Mapping[UUID, datetime]:
+    """What came to one of these ends within a span of time and may be redelivered, and when.
 
     The oldest first, at most `BATCH`. `until` is not part of the span.
     """
     rows = await conn.fetch(
         """
-        SELECT delivery.id
+        SELECT delivery.id, settled_at
         FROM endpoint
         JOIN delivery ON delivery.endpoint_id = endpoint.id
         JOIN report ON report.id = report_id AND report.authority_id = endpoint.authority_id
@@ -112,7 +112,7 @@ async def find_ended(
         until,
         BATCH,
     )
-    return [row["id"] for row in rows]
+    return {row["id"]: row["settled_at"] for row in rows}
 
 
 async def lock(
@@ -158,7 +158,7 @@ async def lock(
     )
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
-        SELECT delivery.id, report_id, endpoint_id, delivery.state,
+        SELECT delivery.id, report_id, endpoint_id, delivery.state, settled_at,
                endpoint.state = 'deleted' AS endpoint_deleted,
                report.authority_id <> endpoint.authority_id
                    OR EXISTS (SELECT FROM reroute WHERE reroute.report_id = report.id)
