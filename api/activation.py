@@ -17,6 +17,7 @@ import asyncpg
 
 from api import db, london
 from api.routing import bodies_of, successions_of
+from api.store import audit
 from api.store.authorities import activate_dataset, active_dataset
 from boundaries.dataset import Dataset, DatasetError, open_dataset
 from georouter.codec import IndexFormatError
@@ -77,6 +78,7 @@ async def _activate(
 ) -> Activated:
     transaction = conn.transaction()
     await transaction.start()
+    from_at = london.begins(on) if on is not None else None
     try:
         before = await active_dataset(conn)
         done = await activate_dataset(
@@ -86,8 +88,20 @@ async def _activate(
             manifest=dataset.manifest,
             areas=[*dataset.authorities, *bodies_of(dataset, rules)],
             handovers=successions_of(rules),
-            from_at=london.begins(on) if on is not None else None,
+            from_at=from_at,
         )
+        if done.changed:
+            await audit.record(
+                conn,
+                "dataset.activated",
+                api_key_id=None,
+                authority_id=None,
+                detail={
+                    "version": dataset.version,
+                    "before": before["version"] if before else None,
+                    "from": from_at.isoformat() if from_at else None,
+                },
+            )
     except BaseException:
         await transaction.rollback()
         raise

@@ -26,8 +26,10 @@ from api import db, errors, telemetry
 from api.delivery.outbox import Notifier
 from api.metrics import Metrics
 from api.routes import (
+    audit,
     authorities,
     categories,
+    deliveries,
     endpoints,
     health,
     locate,
@@ -104,7 +106,9 @@ def create_app(
         reports,
         authorities,
         endpoints,
+        deliveries,
         notices,
+        audit,
         updates,
         triage,
         health,

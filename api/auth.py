@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 
 from api.errors import KeyExpired, KeyMissing, KeyRevoked, KeyUnknown, RoleForbidden
-from api.store import keys
+from api.store import audit, keys
 
 BEARER = re.compile(r"bearer +(grk_[A-Za-z0-9_\-]{43})", re.IGNORECASE)
 
@@ -97,19 +97,53 @@ async def create_key(
     authority_id: UUID | None = None,
     expires_at: datetime | None = None,
 ) -> NewKey:
-    """Make and store a key. A council's names its authority, and only a council's does."""
+    """Make and store a key. A council's names its authority, and only a council's does.
+
+    With an entry in the audit trail; so has `revoke_key`.
+    """
     if (role is Role.COUNCIL) != (authority_id is not None):
         raise ValueError("a key of role council needs an authority, and no other role takes one")
     secret = "grk_" + base64.urlsafe_b64encode(random_bytes(32)).decode().rstrip("=")
-    key_id = await keys.insert_key(
-        conn,
-        secret_sha256=_digest(secret),
-        role=role,
-        label=label,
-        authority_id=authority_id,
-        expires_at=expires_at,
-    )
+    async with conn.transaction():
+        key_id = await keys.insert_key(
+            conn,
+            secret_sha256=_digest(secret),
+            role=role,
+            label=label,
+            authority_id=authority_id,
+            expires_at=expires_at,
+        )
+        await _record(conn, "key.created", key_id, role, label, authority_id)
     return NewKey(id=key_id, secret=secret)
+
+
+async def revoke_key(conn: asyncpg.Connection, key_id: UUID) -> bool:
+    """Revoke a key from now on; False if there is none. A second time changes nothing."""
+    async with conn.transaction():
+        key = await keys.revoke_key(conn, key_id=key_id)
+        if key is not None and key["revoked"]:
+            await _record(
+                conn, "key.revoked", key_id, key["role"], key["label"], key["authority_id"]
+            )
+    return key is not None
+
+
+async def _record(
+    conn: asyncpg.Connection,
+    action: str,
+    key_id: UUID,
+    role: str,
+    label: str,
+    authority_id: UUID | None,
+) -> None:
+    await audit.record(
+        conn,
+        action,
+        api_key_id=None,  # keys are the command line's
+        authority_id=authority_id,
+        target=key_id,
+        detail={"role": role, "label": label},
+    )
 
 
 def _digest(secret: str) -> bytes:

@@ -135,6 +135,10 @@ class ReportElsewhere(ResourceError):
     """The report is with another authority by now."""
 
 
+class NotRedeliverable(ResourceError):
+    """A delivery that cannot be sent again, now or ever."""
+
+
 class EndpointExists(ResourceError):
     """The authority already has an active endpoint at this address."""
 
@@ -180,6 +184,7 @@ TABLE: dict[type[Exception], Row] = {
     NoActiveDataset: Row("no-active-dataset", 503, "No boundary dataset is in force"),
     NotFound: Row("not-found", 404, "There is no such thing"),
     ReportElsewhere: Row("report-elsewhere", 409, "The report is with another authority"),
+    NotRedeliverable: Row("not-redeliverable", 409, "The delivery cannot be sent again"),
     EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
 }
 

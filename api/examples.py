@@ -236,6 +236,7 @@ DELIVERY: dict[str, Any] = {
     "created_at": "2026-11-02T08:15:04.120000Z",
     "settled_at": "2026-11-02T08:15:05.310000Z",
     "next_attempt_at": None,
+    "redelivered_at": None,
     "reference": "HM-2026-10433",
     "attempts": [
         {
@@ -250,6 +251,36 @@ DELIVERY: dict[str, Any] = {
     ],
 }
 DELIVERY_PAGE: dict[str, Any] = {"items": [DELIVERY], "next_cursor": None}
+REDELIVER_IN: dict[str, Any] = {
+    "from": "2026-11-02T08:00:00Z",
+    "to": "2026-11-02T12:00:00Z",
+    "states": ["dead"],
+    "endpoint_id": ENDPOINT_ID,
+}
+REDELIVERED: dict[str, Any] = {"count": 41, "more": False}
+ENDPOINT_HEALTH: dict[str, Any] = {
+    "waiting": 3,
+    "oldest_waiting_at": "2026-11-02T08:15:04.120000Z",
+    "delivered_24h": 210,
+    "failed_attempts_24h": 14,
+    "success_rate_24h": 0.9375,
+    "dead": 1,
+    "breaker": "open",
+    "open_until": "2026-11-02T09:31:00Z",
+    "last_delivered_at": "2026-11-02T08:12:41Z",
+}
+AUDIT: dict[str, Any] = {
+    "id": 1207,
+    "at": "2026-11-02T12:05:00Z",
+    "action": "delivery.redelivered",
+    "authority_id": AUTHORITY_ID,
+    "target": DELIVERY_ID,
+    "detail": {"was": "dead"},
+    "api_key_id": "1c2d3e4f-5a6b-4c7d-8e9f-a0b1c2d3e4f5",
+    "key_label": "Hearthmere, highways office",
+    "key_role": "council",
+}
+AUDIT_PAGE: dict[str, Any] = {"items": [AUDIT], "next_cursor": None}
 
 NOTICE_PAGE: dict[str, Any] = {
     "items": [

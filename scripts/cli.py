@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from api.settings import Settings
+from scripts import council
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +40,7 @@ app.add_typer(keys_app, name="keys")
 secrets_app = typer.Typer(no_args_is_help=True, help="Keys that seal endpoints' secrets.")
 app.add_typer(db_app, name="db")
 app.add_typer(secrets_app, name="secrets")
+app.add_typer(council.app, name="council")
 
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -90,10 +92,11 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     )
     from georouter.rules import RulesError
 
-    yield (UsageError, InvalidCoordinate, NotACandidate), 2
+    yield (UsageError, InvalidCoordinate, NotACandidate, council.UsageRefusedError), 2
     yield (SourceNotFoundError, DatasetNotFoundError, UnknownCategory, NotFoundError), 4
-    yield MigrationRefused, 5
-    yield (DatabaseUnavailable, EmbeddedPostgresError), 6
+    yield council.NotThereError, 4
+    yield (MigrationRefused, council.ConflictError), 5
+    yield (DatabaseUnavailable, EmbeddedPostgresError, council.RemoteError), 6
     yield (
         (
             SourceError,
@@ -337,13 +340,13 @@ def keys_revoke(
     """Revoke a key at once."""
     from uuid import UUID
 
-    from api.store.keys import revoke_key
+    from api.auth import revoke_key
 
     try:
         key_id = UUID(key)
     except ValueError:
         raise UsageError(f"{key!r} is no key id; `georouter keys list` shows them") from None
-    if not _with_database(lambda conn: revoke_key(conn, key_id=key_id)):
+    if not _with_database(lambda conn: revoke_key(conn, key_id)):
         raise NotFoundError(f"no key has the id {key}")
     stderr.print(f"key {key} is revoked")
 

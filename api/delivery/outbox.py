@@ -47,7 +47,8 @@ class Claimed:
     delivery_id: UUID
     lease_token: UUID
     attempt: int  # from 1
-    rejections: int  # earlier attempts that were rejected
+    tries: int = 1  # attempts since it was owed, or redelivered last, this one included
+    rejections: int  # earlier ones of those that were rejected
     age_s: float
     endpoint_id: UUID
     channel: str
@@ -230,14 +231,18 @@ WITH due AS MATERIALIZED (
 SELECT claimed.id AS delivery_id,
        claimed.lease_token,
        claimed.attempts AS attempt,
+       claimed.attempts - claimed.redelivered_after AS tries,
        (SELECT count(*)::int
         FROM attempt
-        WHERE delivery_id = claimed.id AND outcome = 'rejected') AS rejections,
-       extract(epoch FROM now() - claimed.created_at)::float8 AS age_s,
+        WHERE delivery_id = claimed.id AND n > claimed.redelivered_after
+          AND outcome = 'rejected') AS rejections,
+       extract(epoch FROM now() - coalesce(claimed.redelivered_at, claimed.created_at))::float8
+           AS age_s,
        -- The present attempt is not in this statement's snapshot. One without an outcome is of a
        -- worker that died, perhaps after sending.
        EXISTS (SELECT FROM attempt
-               WHERE delivery_id = claimed.id AND (outcome IS NULL OR unsure)) AS unsure,
+               WHERE delivery_id = claimed.id AND n > claimed.redelivered_after
+                 AND (outcome IS NULL OR unsure)) AS unsure,
        claimed.sequence, claimed.event,
        endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
        endpoint.config,
@@ -315,6 +320,10 @@ async def settle(
         ), followed AS (
             INSERT INTO service_request (delivery_id, token, reference, next_poll_at)
             SELECT id, $15, $5, now() FROM settled WHERE $14
+            -- redelivered: what they opened this time is asked about instead
+            ON CONFLICT (delivery_id) DO UPDATE
+            SET token = excluded.token, reference = excluded.reference, state = NULL, seen = NULL,
+                since = now(), answered_at = now(), failures = 0, next_poll_at = now()
         ), suspended AS (
             UPDATE endpoint
             SET state = 'suspended', failures = 0, open_until = NULL
@@ -371,7 +380,8 @@ async def settle(
             authority_id=claimed.authority_id,
             named=_storable(outcome.named),
             note=None,
-            key=f"delivery:{claimed.delivery_id}",
+            # They may say so again of a delivery that an operator has sent them once more.
+            key=f"delivery:{claimed.delivery_id}:{claimed.attempt}",
         )
     return settled
 

@@ -127,6 +127,7 @@ def after(
 ) -> Next:
     """What follows the outcome of try number `attempt` (from 1) of a delivery `age_s` old.
 
+    A redelivery makes it young, and its next try the first.
     `jitter` in [0, 1) spreads the waits ("full jitter": anything up to the scheduled one), so that
     an endpoint that comes back is not met by all its messages at once. `rejections` counts earlier
     attempts that were rejected.

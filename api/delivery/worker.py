@@ -248,7 +248,7 @@ class _Worker:
             outcome = await self._send(claimed, lease_ends)
             following = policy.after(
                 outcome,
-                attempt=claimed.attempt,
+                attempt=claimed.tries,
                 age_s=claimed.age_s,
                 jitter=self._jitter(),
                 rejections=claimed.rejections,

@@ -1,4 +1,4 @@
-"""`/v1/authorities/{id}/endpoints` and `.../deliveries`: an authority's intake, run by itself.
+"""`/v1/authorities/{id}/endpoints`: an authority's intake, run by itself.
 
 Councils manage their own, operators everybody's. Secrets are shown once, on registration.
 """
@@ -8,14 +8,12 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import APIRouter, Body, Depends, Response
 from fastapi.openapi.models import Example
-from pydantic import TypeAdapter
 
 from api import db, errors, examples, schemas
 from api.auth import Role, require_management, require_role
 from api.delivery import egress, outbox, signing
-from api.routes import paging
 from api.routes.wiring import Calling, Wired, Wiring, json_only
 from api.store import authorities, endpoints
 
@@ -26,7 +24,6 @@ EXAMPLES: dict[str, Example] = {
     "open311": {"value": examples.OPEN311_ENDPOINT_IN},
     "mail": {"value": examples.MAIL_ENDPOINT_IN},
 }
-PLACE = TypeAdapter(tuple[schemas.Time, UUID])
 
 
 @router.post(
@@ -167,27 +164,3 @@ async def delete_endpoint(
         # Endpoints registered later were owed none of what waited at this one.
         await outbox.release_held(conn, authority_id=authority_id)
     wired.notifier.poke()
-
-
-@router.get(
-    "/deliveries",
-    operation_id="listDeliveries",
-    summary="What an authority was sent, with every attempt",
-    responses=errors.documented(errors.RoleForbidden, errors.VALIDATION_FAILED, *errors.KEYED),
-)
-async def list_deliveries(
-    authority_id: UUID,
-    asked: Annotated[schemas.DeliveryFilter, Query()],
-    wired: Wired,
-    caller: Calling,
-) -> schemas.DeliveryPage:
-    """List an authority's deliveries, the newest first, those of deleted endpoints included."""
-    require_management(caller, authority_id)
-    after = paging.decode(asked.cursor, PLACE)
-    async with db.acquire(wired.pool) as conn:
-        rows = await endpoints.list_deliveries(
-            conn, authority_id=authority_id, state=asked.state, after=after, limit=asked.limit + 1
-        )
-    page, cursor = paging.cut(rows, limit=asked.limit, key=("created_at", "id"), shape=PLACE)
-    items = [schemas.DeliveryOut.of(row) for row in page]
-    return schemas.DeliveryPage(items=items, next_cursor=cursor)

@@ -13,7 +13,7 @@ from api import db, errors, rerouting, schemas
 from api.auth import Role, require_role
 from api.routes import paging
 from api.routes.wiring import Calling, Wired, json_only
-from api.store import reroutes
+from api.store import audit, reroutes
 
 router = APIRouter(prefix="/v1/triage", tags=["triage"])
 
@@ -71,5 +71,13 @@ async def assign_report(
         decision = rerouting.assigned(row, authority, table, as_of=wired.live.today())
         await rerouting.give(
             conn, report_id, decision, authority, table, because="given by an operator"
+        )
+        await audit.record(
+            conn,
+            "report.assigned",
+            api_key_id=caller.key_id,
+            authority_id=authority.id,
+            target=report_id,
+            detail={"authority": authority.code, "from": str(row["authority_id"])},
         )
     wired.notifier.poke()

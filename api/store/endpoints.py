@@ -1,4 +1,4 @@
-"""The SQL of intake endpoints and the view on their deliveries: `endpoint`, `delivery`, `attempt`.
+"""The SQL of intake endpoints: `endpoint`.
 
 No report is lost by deleting an endpoint. Claiming, settling and releasing what is held belong to
 the queue, in `delivery.outbox`.
@@ -123,46 +123,3 @@ async def delete_endpoint(
         endpoint_id,
     )
     return True
-
-
-# --- delivery, attempt ----------------------------------------------------------------------------
-
-
-async def list_deliveries(
-    conn: asyncpg.Connection,
-    *,
-    authority_id: UUID,
-    state: str | None,
-    after: Sequence[Any] | None,
-    limit: int,
-) -> Sequence[asyncpg.Record]:
-    """The deliveries owed to an authority's endpoints by (created_at, id), the newest first.
-
-    Beyond the pair `after`; each with its attempts.
-    """
-    created_at, delivery_id = after or (None, None)
-    rows: Sequence[asyncpg.Record] = await conn.fetch(
-        """
-        SELECT delivery.id, report_id, endpoint_id, sequence, delivery.state, delivery.created_at,
-               settled_at, due_at, reference, tries.attempts
-        FROM delivery
-        JOIN endpoint ON endpoint.id = endpoint_id
-        CROSS JOIN LATERAL (
-            SELECT coalesce(jsonb_agg(jsonb_build_object(
-                'n', n, 'started_at', started_at, 'finished_at', finished_at, 'outcome', outcome,
-                'status', status, 'answer', answer, 'error', error) ORDER BY n), '[]') AS attempts
-            FROM attempt WHERE delivery_id = delivery.id
-        ) AS tries
-        WHERE endpoint.authority_id = $1
-          AND ($2::text IS NULL OR delivery.state = $2)
-          AND ($3::timestamptz IS NULL OR (delivery.created_at, delivery.id) < ($3, $4::uuid))
-        ORDER BY delivery.created_at DESC, delivery.id DESC
-        LIMIT $5
-        """,
-        authority_id,
-        state,
-        created_at,
-        delivery_id,
-        limit,
-    )
-    return rows

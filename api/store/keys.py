@@ -51,15 +51,22 @@ async def insert_key(
     return key_id
 
 
-async def revoke_key(conn: asyncpg.Connection, *, key_id: UUID) -> bool:
-    """Revoke a key from now on; False if there is none. A second time changes nothing."""
-    found = await conn.fetchval(
+async def revoke_key(conn: asyncpg.Connection, *, key_id: UUID) -> asyncpg.Record | None:
+    """Revoke a key from now on; None if there is none. A second time changes nothing.
+
+    Returns whose it is, and whether it was `revoked` just now.
+    """
+    return await conn.fetchrow(
         """
-        UPDATE api_key SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1 RETURNING id
+        WITH before AS (
+            SELECT id, revoked_at FROM api_key WHERE id = $1 FOR NO KEY UPDATE
+        )
+        UPDATE api_key SET revoked_at = coalesce(before.revoked_at, now())
+        FROM before WHERE api_key.id = before.id
+        RETURNING role, label, authority_id, before.revoked_at IS NULL AS revoked
         """,
         key_id,
     )
-    return found is not None
 
 
 async def list_keys(conn: asyncpg.Connection) -> Sequence[asyncpg.Record]:

@@ -31,7 +31,8 @@ async def read_metrics(conn: asyncpg.Connection) -> Sequence[asyncpg.Record]:
                 SELECT endpoint_id,
                        count(*) FILTER (WHERE state = 'pending') AS waiting,
                        count(*) FILTER (WHERE state = 'leased') AS leased,
-                       min(created_at) FILTER (WHERE state = 'pending') AS oldest,
+                       min(coalesce(redelivered_at, created_at))
+                           FILTER (WHERE state = 'pending') AS oldest,
                        min(due_at) AS due_since
                 FROM delivery
                 WHERE state IN ('pending', 'leased')

@@ -106,6 +106,12 @@ async def test_days_begin_at_midnight_in_the_united_kingdom(
                 ("both", winter, states[0]),
                 ("swapped", summer, states[1]),
             ]
+        audited = await conn.fetch("SELECT action, detail FROM audit ORDER BY id")
+        assert [row["action"] for row in audited] == ["dataset.activated"] * 2
+        assert [row["detail"]["from"] for row in audited] == [
+            summer.isoformat(),
+            winter.isoformat(),
+        ]
     finally:
         await conn.close()
 

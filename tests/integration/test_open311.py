@@ -22,7 +22,7 @@ from api.delivery.channels.open311 import MAX_DESCRIPTION_CHARS, Open311
 from api.delivery.egress import Egress
 from api.delivery.policy import Deferred, Delivered, Outcome, Rejected
 from api.delivery.polling import Poller
-from api.store import events
+from api.store import deliveries, events
 from api.vault import Vault, new_key
 from tests.support import rows
 from tests.support.stub_authority import Answer, Received, StubAuthority
@@ -320,6 +320,43 @@ async def test_where_nobody_can_look_nothing_is_sent_again(
         assert "not sent again" in outcome.why
     assert len(world.council.posts()) == 1
     assert (await world.delivery())["state"] == "dead"
+
+
+async def test_a_persons_word_settles_the_doubt(world: World) -> None:
+    world.council.lose, world.council.lists = True, Answer(404)
+    await world.attempt()
+    for _ in range(3):
+        await world.attempt()
+    assert (await world.delivery())["state"] == "dead"
+    world.council.lose, world.council.lists = False, None
+    world.council.asked.clear()
+    async with db.acquire(world.pool) as conn:
+        await deliveries.restart(conn, [world.delivery_id], patience_s=1.0)
+    assert isinstance(await world.attempt(), Delivered)
+    assert [method for method, _ in world.council.asked] == ["POST"]
+    # What comes to be in doubt after that is looked for as ever.
+    async with db.acquire(world.pool) as conn:
+        await deliveries.restart(conn, [world.delivery_id], patience_s=1.0)
+    world.council.lose = True
+    await world.attempt()
+    world.council.lose = False
+    world.council.asked.clear()
+    await world.attempt()
+    assert [method for method, _ in world.council.asked] == ["GET"]
+
+
+async def test_what_was_redelivered_is_asked_about_anew(world: World) -> None:
+    await world.attempt()
+    await world.pool.execute(
+        "UPDATE service_request SET reference = 'lost', state = 'closed', next_poll_at = NULL"
+    )
+    async with db.acquire(world.pool) as conn:
+        await deliveries.restart(conn, [world.delivery_id], patience_s=1.0)
+    outcome = await world.attempt()
+    assert isinstance(outcome, Delivered)
+    followed = await world.followed()
+    assert (followed["reference"], followed["state"]) == (outcome.reference, None)
+    assert await world.poll() == 1
 
 
 async def test_looking_is_tried_again_where_it_may_help(world: World) -> None:

@@ -171,6 +171,18 @@ async def test_nobody_is_asked_twice_and_then_an_operator_is(api: Api) -> None:
     assert (await api.get("/v1/triage", key="operator")).json()["items"] == []
 
 
+async def test_who_is_given_it_again_may_refuse_it_again(api: Api) -> None:
+    await api.register(WEST)
+    posted = (await api.post_report(**BESIDE)).json()
+    refusal = policy.outcome_of(200, {}, b'{"not_ours": true}', now=0.0)
+    await send(api, refusal)
+    path = f"/v1/triage/{posted['id']}/assign"
+    assert (await post(api, path, {"authority": WEST}, key="operator")).status_code == 204
+    await send(api, refusal)
+    assert await reroute(api) == 1
+    assert (await shown(api, posted["id"]))["current"]["authority"]["name"] == "Shire"
+
+
 async def test_after_three_hops_an_operator_decides() -> None:
     row = {"refused": ["a", "b", "c", "d"], "hops": 4}
     with pytest.raises(rerouting.NobodyLeft, match="4 bodies have said"):

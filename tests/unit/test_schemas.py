@@ -26,6 +26,9 @@ SHOWN: dict[type[BaseModel], dict[str, Any]] = {
     schemas.EndpointList: examples.ENDPOINT_LIST,
     schemas.DeliveryOut: examples.DELIVERY,
     schemas.DeliveryPage: examples.DELIVERY_PAGE,
+    schemas.Redelivered: examples.REDELIVERED,
+    schemas.EndpointHealth: examples.ENDPOINT_HEALTH,
+    schemas.AuditPage: examples.AUDIT_PAGE,
     schemas.Health: examples.HEALTH,
     schemas.Readiness: examples.READINESS,
 }

@@ -1,0 +1,96 @@
+"""The wire: what requests and answers look like, with an example of each.
+
+These models say nothing of storage, and check only what needs no database. One module per subject;
+from outside, all of them are `schemas.<name>`.
+"""
+
+# ruff: noqa: I001 - it would import each name in a statement of its own
+
+from __future__ import annotations
+
+from api.schemas.catalogue import (
+    AuthorityDetail as AuthorityDetail,
+    AuthorityFilter as AuthorityFilter,
+    AuthorityOut as AuthorityOut,
+    AuthorityPage as AuthorityPage,
+    CategoryList as CategoryList,
+    CategoryOut as CategoryOut,
+    ChoiceOut as ChoiceOut,
+    Code as Code,
+    QuestionOut as QuestionOut,
+)
+from api.schemas.decisions import (
+    AuthorityRef as AuthorityRef,
+    CandidateOut as CandidateOut,
+    DecisionOut as DecisionOut,
+    Place as Place,
+)
+from api.schemas.deliveries import (
+    AttemptOut as AttemptOut,
+    DeliveryFilter as DeliveryFilter,
+    DeliveryOut as DeliveryOut,
+    DeliveryPage as DeliveryPage,
+    DeliveryState as DeliveryState,
+    EndpointHealth as EndpointHealth,
+    Outcome as Outcome,
+    Redelivered as Redelivered,
+    RedeliverIn as RedeliverIn,
+)
+from api.schemas.endpoints import (
+    AttributeValue as AttributeValue,
+    BlackholeIn as BlackholeIn,
+    EndpointCreated as EndpointCreated,
+    EndpointIn as EndpointIn,
+    EndpointList as EndpointList,
+    EndpointOut as EndpointOut,
+    Fallback as Fallback,
+    HttpsAddress as HttpsAddress,
+    MailIn as MailIn,
+    NoConfig as NoConfig,
+    Open311Config as Open311Config,
+    Open311ConfigIn as Open311ConfigIn,
+    Open311In as Open311In,
+    ServiceCode as ServiceCode,
+    WebhookIn as WebhookIn,
+)
+from api.schemas.operations import (
+    AuditOut as AuditOut,
+    AuditPage as AuditPage,
+    Check as Check,
+    Health as Health,
+    NoticeOut as NoticeOut,
+    NoticePage as NoticePage,
+    Readiness as Readiness,
+)
+from api.schemas.reports import (
+    Answer as Answer,
+    AnswerIn as AnswerIn,
+    AssignIn as AssignIn,
+    ClosedReason as ClosedReason,
+    EventKind as EventKind,
+    EventOut as EventOut,
+    Links as Links,
+    QuestionCode as QuestionCode,
+    Receipt as Receipt,
+    ReportDelivery as ReportDelivery,
+    ReportIn as ReportIn,
+    ReportOut as ReportOut,
+    TriageItem as TriageItem,
+    TriagePage as TriagePage,
+    UpdateIn as UpdateIn,
+)
+from api.schemas.wire import (
+    RFC3339 as RFC3339,
+    Accuracy as Accuracy,
+    Asked as Asked,
+    CategoryCode as CategoryCode,
+    Chosen as Chosen,
+    Latitude as Latitude,
+    Longitude as Longitude,
+    Name as Name,
+    Page as Page,
+    RoadRef as RoadRef,
+    Time as Time,
+    UpdateState as UpdateState,
+    Wire as Wire,
+)

@@ -1,0 +1,130 @@
+"""What there is: categories with their questions, and authorities."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from pydantic import Field
+
+from api import examples
+from api.schemas.wire import Page, Wire, shown
+from georouter.model import AnswerType, Category, Question
+from georouter.questions import answers_schema
+
+
+class AuthorityFilter(Page):
+    """Which authorities."""
+
+    code: Annotated[
+        str | None,
+        Field(
+            max_length=64,
+            pattern="^[!-~]+$",
+            description="Only the one with this code.",
+            examples=["D06000001"],
+        ),
+    ] = None
+
+
+class ChoiceOut(Wire):
+    """An answer to choose: what to send, and what to show."""
+
+    value: str
+    label: str
+
+
+class QuestionOut(Wire):
+    """Something to ask about a defect. What its type has no use for is null, or empty."""
+
+    code: str
+    ask: str
+    type: AnswerType
+    required: bool
+    unit: str | None
+    least: Annotated[float | None, Field(description="Of a number, inclusive.")]
+    most: Annotated[float | None, Field(description="Of a number, inclusive.")]
+    choices: list[ChoiceOut]
+
+    @classmethod
+    def of(cls, question: Question) -> Self:
+        """As the rules have it."""
+        least, most = question.bounds or (None, None)
+        return cls(
+            code=question.code,
+            ask=question.ask,
+            type=question.type,
+            required=question.required,
+            unit=question.unit or None,
+            least=least,
+            most=most,
+            choices=[ChoiceOut(value=code, label=text) for code, text in question.choices.items()],
+        )
+
+
+class CategoryOut(Wire):
+    """Something that can be reported, in words for a citizen."""
+
+    code: str
+    name: str
+    description: str
+    tier: Annotated[str, Field(description="Who answers for it: a group of categories.")]
+    questions: list[QuestionOut]
+    answers_schema: Annotated[
+        dict[str, Any],
+        Field(description="JSON Schema (2020-12) of a report's `answers`, to make a form of."),
+    ]
+
+    @classmethod
+    def of(cls, category: Category) -> Self:
+        """As the rules have it."""
+        return cls(
+            code=category.code,
+            name=category.name,
+            description=category.description,
+            tier=category.tier.name,
+            questions=[QuestionOut.of(question) for question in category.questions],
+            answers_schema=answers_schema(category),
+        )
+
+
+class CategoryList(Wire):
+    """What can be reported, as the rules of this version have it."""
+
+    model_config = shown(examples.CATEGORY_LIST)
+
+    version: str
+    items: list[CategoryOut]
+
+
+class Code(Wire):
+    """An external label of an authority."""
+
+    scheme: str
+    code: str
+
+
+class AuthorityOut(Wire):
+    """A public body that reports are routed to."""
+
+    id: UUID
+    name: str
+    codes: list[Code]
+    has_active_endpoint: bool
+
+
+class AuthorityDetail(AuthorityOut):
+    """One authority. `held` counts its waiting reports; only it and operators are told."""
+
+    model_config = shown(examples.AUTHORITY_DETAIL)
+
+    held: int | None = None
+
+
+class AuthorityPage(Wire):
+    """Authorities by name."""
+
+    model_config = shown(examples.AUTHORITY_PAGE)
+
+    items: list[AuthorityOut]
+    next_cursor: str | None

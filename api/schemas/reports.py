@@ -1,0 +1,312 @@
+"""A citizen's report: as it is sent, its receipt, and what becomes of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import date, datetime
+from sys import float_info
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from api import examples
+from api.schemas.decisions import DecisionOut
+from api.schemas.deliveries import DeliveryState, Outcome
+from api.schemas.wire import (
+    Accuracy,
+    Asked,
+    CategoryCode,
+    Chosen,
+    Latitude,
+    Longitude,
+    Name,
+    RoadRef,
+    Time,
+    UpdateState,
+    Wire,
+    plain_text,
+    rfc3339,
+    shown,
+    storable,
+    to_utc,
+)
+from georouter.questions import LONGEST_TEXT, MOST_ANSWERS
+
+
+def _answer(value: object) -> object:
+    # Told here in one sentence; of a union there would be one for each type.
+    if isinstance(value, str):
+        text = str(plain_text(value))
+        if len(text) > LONGEST_TEXT:
+            raise ValueError(f"must have at most {LONGEST_TEXT} characters")
+        return text
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, int | float) or not abs(value) <= float_info.max:  # nor NaN
+        raise ValueError("must be true or false, a finite number or a text")
+    return float(value)
+
+
+QuestionCode = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(storable)]
+
+
+Answer = Annotated[
+    bool | float | Annotated[str, Field(max_length=LONGEST_TEXT)], BeforeValidator(_answer)
+]
+
+
+class ReportIn(Asked):
+    """A citizen's report of one defect at one place."""
+
+    model_config = shown(examples.REPORT_IN)
+
+    lon: Longitude
+    lat: Latitude
+    category: CategoryCode
+    description: Annotated[
+        str,
+        Field(min_length=1, max_length=4000, description="What is wrong, in the citizen's words."),
+        BeforeValidator(plain_text),
+    ]
+    accuracy_m: Annotated[Accuracy, Field(strict=True)] = None
+    road_ref: RoadRef = None
+    chosen: Chosen = None
+    observed_at: Annotated[
+        datetime | None,
+        Field(description="When it was seen, by the device's clock."),
+        AfterValidator(lambda value: None if value is None else to_utc(value)),
+        BeforeValidator(lambda value: None if value is None else rfc3339(value)),
+    ] = None
+    answers: Annotated[
+        dict[QuestionCode, Answer],
+        Field(
+            max_length=MOST_ANSWERS,
+            description="Answers to the category's questions by their codes, as its "
+            "`answers_schema` in `/v1/categories` says.",
+        ),
+    ] = {}
+
+    def sha256(self) -> bytes:
+        """A digest of what the report says, however the JSON was spelled.
+
+        Fields not given do not count, so that a field added later changes no older digest.
+        """
+        said = self.model_dump(mode="json", exclude_none=True)
+        if not self.answers:
+            del said["answers"]
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
+
+
+class AnswerIn(Asked):
+    """A reporter's answer to the question of a decision: a candidate, or the road that it is on."""
+
+    model_config = shown(examples.ANSWER_IN)
+
+    chosen: Chosen = None
+    road_ref: RoadRef = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.chosen is None) == (self.road_ref is None):
+            raise ValueError("send chosen, the code of a candidate, or road_ref, not both")
+        return self
+
+
+ClosedReason = Literal["no_further_action", "duplicate", "not_responsible"]
+
+
+class UpdateIn(Asked):
+    """What an authority has to say about a report. The same `update_id` again changes nothing."""
+
+    model_config = shown(examples.UPDATE_IN)
+
+    update_id: Annotated[
+        Name,
+        Field(min_length=1, max_length=100, description="Yours, new for each update of a report."),
+    ]
+    state: UpdateState
+    reason: Annotated[
+        ClosedReason | None, Field(description="Why it is closed; goes with `closed` only.")
+    ] = None
+    responsible: Annotated[
+        str | None,
+        Field(
+            max_length=64,
+            pattern="^[!-~]+$",
+            description="With `not_responsible`: code of the authority that is, if you know it.",
+        ),
+    ] = None
+    note: Annotated[
+        str | None,
+        Field(min_length=1, max_length=2000, description="For the reporter to read."),
+        BeforeValidator(plain_text),
+    ] = None
+    reference: Annotated[Name | None, Field(min_length=1, max_length=100)] = None
+    expected_on: Annotated[
+        date | None, Field(description="The day by which it should be done.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _reasons_go_with_closed(self) -> Self:
+        if (self.state == "closed") != (self.reason is not None):
+            raise ValueError("closed needs a reason, and only closed has one")
+        if self.responsible is not None and self.reason != "not_responsible":
+            raise ValueError("responsible goes with the reason not_responsible")
+        return self
+
+
+class AssignIn(Asked):
+    """The authority that an operator gives a report to."""
+
+    model_config = shown(examples.ASSIGN_IN)
+
+    authority: Annotated[
+        str, Field(min_length=1, max_length=64, pattern="^[!-~]+$", description="Its code.")
+    ]
+
+
+class Links(Wire):
+    """Where to go from here."""
+
+    self: str
+
+
+class Receipt(Wire):
+    """What the reporter's app is told once the report is stored."""
+
+    model_config = shown(examples.RECEIPT)
+
+    id: UUID
+    received_at: Time
+    category: str
+    decision: DecisionOut
+    forwarding: Literal["queued", "held"]
+    message: Annotated[str, Field(description="`forwarding`, in words for the reporter.")]
+    links: Links
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        report_id: UUID,
+        received_at: datetime,
+        decision: DecisionOut,
+        held: bool,
+        rehearsal: bool = False,
+    ) -> Self:
+        """The receipt of a stored report; the same whenever it is asked for again.
+
+        `rehearsal`: the service sends nothing to anybody, or has not sent this one.
+        """
+        name = decision.authority.name if decision.authority else "the authority"
+        message = f"Received. It is on its way to {name}."
+        if held:
+            message = (
+                f"Received. {name} has not told us yet where it takes reports; yours is kept and "
+                "forwarded as soon as it does."
+            )
+        if rehearsal:
+            message = f"Received. This is a rehearsal: nothing is sent to {name}."
+        return cls(
+            id=report_id,
+            received_at=received_at,
+            category=decision.category,
+            decision=decision,
+            forwarding="held" if held else "queued",
+            message=message,
+            links=Links(self=f"/v1/reports/{report_id}"),
+        )
+
+
+class ReportDelivery(Wire):
+    """How far one delivery of a report has come."""
+
+    id: UUID
+    endpoint_id: UUID
+    sequence: Annotated[
+        int, Field(description="1 for the report itself, then one for each update.")
+    ]
+    state: DeliveryState
+    attempts: int
+    last_outcome: Outcome | None
+    last_status: int | None
+    reference: Annotated[str | None, Field(description="The authority's own number for it.")]
+    nothing_sent: Annotated[
+        bool, Field(description="It only counts as delivered: a rehearsal sent nothing.")
+    ]
+    delivered_at: Time | None
+    next_attempt_at: Time | None
+
+
+EventKind = Literal["received", "answered", "not_ours", "rerouted", "with_operator", "status"]
+
+
+class EventOut(Wire):
+    """Something that became of a report. `authority` is whom it went to, or who says so.
+
+    Of kind `status` the `state` is the authority's; "closed" does not mean "fixed".
+    """
+
+    model_config = shown(examples.EVENT)
+
+    n: int
+    at: Time
+    kind: EventKind
+    authority: Annotated[str | None, Field(description="Its name.")]
+    state: UpdateState | None = None
+    reason: str | None = None
+    note: str | None = None
+    reference: str | None = None
+    expected_on: date | None = None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From a row of events."""
+        told = {name: value for name, value in row["detail"].items() if name in cls.model_fields}
+        return cls(
+            n=row["n"], at=row["at"], kind=row["kind"], authority=row["authority_name"], **told
+        )
+
+
+class ReportOut(Receipt):
+    """A report's receipt and how far it has come since.
+
+    `current` is the decision by now, `status` what the authority said last of its work.
+    """
+
+    model_config = shown(examples.REPORT_OUT)
+
+    state: Annotated[
+        Literal["held", "queued", "forwarded", "not_sent", "undeliverable", "with_operator"],
+        Field(description="`not_sent`: a rehearsal, nothing was sent to anybody."),
+    ]
+    current: DecisionOut
+    status: UpdateState | None
+    events: list[EventOut]
+    deliveries: list[ReportDelivery]
+    answers: Annotated[dict[str, bool | float | str], Field(description="As they were given.")]
+
+
+class TriageItem(Wire):
+    """A report that no rule finds a body for; `last` had it last."""
+
+    report_id: UUID
+    since: Time
+    reason: str
+    category: str
+    lon: float
+    lat: float
+    description: str
+    last: str
+
+
+class TriagePage(Wire):
+    """The operator's queue, the oldest first."""
+
+    model_config = shown(examples.TRIAGE_PAGE)
+
+    items: list[TriageItem]
+    next_cursor: str | None
