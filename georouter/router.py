@@ -523,7 +523,8 @@ class Router:
             for heir in ending.successors
             if distances.keys() & set(heir.areas)
         ]
-        if near:
+        # an area that is merely near does not say who goes on with an agreement or a road
+        if any(round(distance_m, 1) <= candidate.distance_m for _, distance_m in near):
             return near
         place.doubts.append(
             f"the dataset cannot tell which successor of {candidate.name} takes this ground over"

@@ -111,6 +111,10 @@ def test_any_candidate_can_be_chosen_and_comes_first(
 
 @MANY
 @given(asked=questions, without=st.sampled_from(LACKING))
+@example(  # on the border bridge, 11 m from whose successor may go on with it
+    asked={"lon": 2.049815, "lat": 54.600894, "category": "drain", "as_of": date(2028, 4, 1)},
+    without=(),
+)
 def test_a_worse_position_removes_no_candidate(
     asked: dict[str, Any], without: tuple[str, ...]
 ) -> None:
