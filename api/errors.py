@@ -136,7 +136,11 @@ class ReportElsewhere(ResourceError):
 
 
 class EndpointExists(ResourceError):
-    """The authority already has an active endpoint at this address."""
+    """The authority already has an endpoint at this address."""
+
+
+class EndpointUnfit(ResourceError):
+    """The endpoint's state, or its channel, does not allow this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,7 @@ TABLE: dict[type[Exception], Row] = {
     NotFound: Row("not-found", 404, "There is no such thing"),
     ReportElsewhere: Row("report-elsewhere", 409, "The report is with another authority"),
     EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
+    EndpointUnfit: Row("endpoint-unfit", 409, "The endpoint does not allow this as it is"),
 }
 
 # What the framework itself answers with, by status.
