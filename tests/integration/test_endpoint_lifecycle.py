@@ -455,6 +455,25 @@ async def test_a_backlog_is_claimed_the_oldest_first(api: Api, pool: asyncpg.Poo
     assert seen == [*held, *ids, late]
 
 
+async def test_a_backlog_does_not_fall_upon_an_endpoint_all_at_once(
+    api: Api, pool: asyncpg.Pool, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "RELEASE_BATCH", 2)
+    for n in range(5):
+        await api.post_report(description=f"{n}")
+    path, _ = await pending(api, "http://127.0.0.1:9/x")
+    await pool.execute("UPDATE endpoint SET state = 'active' WHERE id = $1", endpoint_id(path))
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(
+            run_worker(settings_for(database_url), stop=stop, idle_s=0.05, release_s=60)
+        )
+        await eventually(lambda: pool.fetchval("SELECT count(*) = 3 FROM held"))
+        await asyncio.sleep(0.5)
+        stop.set()
+    assert await pool.fetchval("SELECT count(*) FROM held") == 3
+
+
 # --- filters --------------------------------------------------------------------------------------
 
 
