@@ -140,7 +140,11 @@ class NotRedeliverable(ResourceError):
 
 
 class EndpointExists(ResourceError):
-    """The authority already has an active endpoint at this address."""
+    """The authority already has an endpoint at this address."""
+
+
+class EndpointUnfit(ResourceError):
+    """The endpoint's state, or its channel, does not allow this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,7 @@ TABLE: dict[type[Exception], Row] = {
     ReportElsewhere: Row("report-elsewhere", 409, "The report is with another authority"),
     NotRedeliverable: Row("not-redeliverable", 409, "The delivery cannot be sent again"),
     EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
+    EndpointUnfit: Row("endpoint-unfit", 409, "The endpoint does not allow this as it is"),
 }
 
 # What the framework itself answers with, by status.

@@ -28,7 +28,12 @@ ENDPOINT_IN: dict[str, Any] = {
     "channel": "webhook",
     "url": "https://intake.hearthmere.example/reports",
     "fallback": False,
+    "events": None,
+    "categories": ["pothole", "litter"],
 }
+ENDPOINT_CHANGE: dict[str, Any] = {"events": ["report.created"], "categories": None}
+VERIFY_IN: dict[str, Any] = {"code": "K5XW2Z3DPFQW64TM"}
+ROTATE_IN: dict[str, Any] = {"old_secret_for_hours": 24}
 OPEN311_ENDPOINT_IN: dict[str, Any] = {
     "channel": "open311",
     "url": "https://open311.hearthmere.example/open311/v2",
@@ -218,12 +223,40 @@ ENDPOINT: dict[str, Any] = {
     "config": {},
     "state": "active",
     "fallback": False,
+    "events": None,
+    "categories": ["pothole", "litter"],
+    "verification": {
+        "state": "passed",
+        "at": "2026-11-02T07:00:02Z",
+        "status": 200,
+        "error": None,
+    },
+    "last_test": {
+        "state": "failed",
+        "at": "2026-11-02T07:10:00Z",
+        "status": 500,
+        "error": "answered 500",
+    },
+    "old_secret_until": None,
     "created_at": "2026-11-02T07:00:00Z",
 }
 ENDPOINT_CREATED: dict[str, Any] = {
     **ENDPOINT,
+    "state": "pending",
+    "verification": {
+        "state": "waiting",
+        "at": "2026-11-02T07:00:00Z",
+        "status": None,
+        "error": None,
+    },
+    "last_test": None,
     "secret": "whsec_ZXhhbXBsZS1leGFtcGxlLWV4YW1wbGUtZXhhbXBsZS0=",
-    "released": 3,
+    "released": 0,
+}
+ENDPOINT_ROTATED: dict[str, Any] = {
+    **ENDPOINT,
+    "old_secret_until": "2026-11-04T07:00:00Z",
+    "secret": "whsec_YW5vdGhlci1hbm90aGVyLWFub3RoZXItYW5vdGhlci0=",
 }
 ENDPOINT_LIST: dict[str, Any] = {"items": [ENDPOINT]}
 

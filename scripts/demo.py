@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -59,18 +59,25 @@ class Councils:
     refused: list[str] = field(default_factory=list)
 
     def app(self) -> Starlette:
-        """POST /intake/{code} verifies the signature and answers with a reference."""
+        """POST /intake/{code} checks the signature; answers with a reference, or the challenge."""
         return Starlette(routes=[Route("/intake/{code}", self._receive, methods=["POST"])])
 
     async def _receive(self, request: Request) -> Response:
         code = request.path_params["code"]
         body = await request.body()
+        if (
+            code not in self.secrets
+        ):  # the challenge was quicker than the answer that has the secret
+            return JSONResponse({"error": "not ready"}, status_code=503)
         try:
             signing.verify(self.secrets[code], dict(request.headers), body, now=time.time())
-        except (KeyError, signing.InvalidSignature) as error:
+        except signing.InvalidSignature as error:
             self.refused.append(f"{code}: {error}")
             return JSONResponse({"error": "not signed by georouter"}, status_code=401)
-        report = json.loads(body)["data"]["report"]
+        message = json.loads(body)
+        if message["type"] == "endpoint.challenge":
+            return JSONResponse({"challenge": message["data"]["challenge"]})
+        report = message["data"]["report"]
         self.arrived[code, report["description"]] += 1
         return JSONResponse({"reference": f"{code}/{len(self.arrived):04}"}, status_code=201)
 
@@ -169,6 +176,8 @@ async def _show(
         if code != LATE:
             await _register(client, operator, body["id"], f"{intake}/{code}", councils, code)
     late = bodies[LATE]["name"]
+    others = [body["id"] for code, body in bodies.items() if code != LATE]
+    await wait_until_active(client, operator, others)
     console.print(f"{len(bodies) - 1} councils registered webhooks; {late} has not")
 
     expected = golden()
@@ -337,6 +346,21 @@ def serve_app(app: Starlette, port: int) -> Iterator[None]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+async def wait_until_active(
+    client: httpx.AsyncClient, headers: dict[str, str], authorities: Sequence[str]
+) -> None:
+    """Wait until every endpoint of these authorities has passed its challenge."""
+    deadline = time.monotonic() + WAIT_S
+    for authority in authorities:
+        while True:
+            answer = await client.get(f"/v1/authorities/{authority}/endpoints", headers=headers)
+            found = answer.json()["items"]
+            if all(one["state"] == "active" for one in found):
+                break
+            _must(time.monotonic() < deadline, f"an endpoint is not active: {found}")
+            await asyncio.sleep(0.1)
 
 
 async def wait_until_ready(client: httpx.AsyncClient, log: Path) -> None:

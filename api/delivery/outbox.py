@@ -32,7 +32,10 @@ CLAIM_LOCK = 7305212
 WORKER_LOCK_CLASS = 7305214
 # How long a later delivery of a report waits for an earlier one to the same endpoint at most
 PATIENCE_S = 3600.0
+# What was held for an endpoint that has just become active does not fall upon it all at once: each
+# worker makes a batch of this many due in so many seconds.
 RELEASE_BATCH = 500
+RELEASE_EVERY_S = 5.0
 ERROR_CHARS = 500
 # Of what runs on the session that a worker lives by: one that hangs must show.
 STATEMENT_TIMEOUT_S = 5.0
@@ -69,45 +72,57 @@ class Claimed:
     authority_id: UUID
     authority_name: str
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    old_secret: str | None = field(default=None, repr=False)  # signs too, while it is rotated
     unsure: bool = False  # an earlier attempt may have arrived
 
 
 async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = None) -> int:
-    """Turn held reports into deliveries where their authority has an active endpoint by now.
+    """Turn held reports into deliveries where their authority has an endpoint for them by now.
 
     At most `RELEASE_BATCH`, oldest first; returns how many reports were released. Any number of
     processes may call it at the same time.
     """
-    # `open`: FOR SHARE waits for, and then looks again after, a transaction that is just pausing or
-    # deleting the endpoint; without it a report could leave `held` and be owed to nobody.
+    # `open`: FOR SHARE waits for, and then looks again after, a transaction that is just deleting
+    # or suspending the endpoint; without it a report could leave `held` and be owed to nobody.
     # `batch`: SKIP LOCKED, so that two callers divide the work rather than wait for each other.
+    # `owed`: a microsecond apart, so that the claims take them in this order.
     return await conn.fetchval(  # type: ignore[no-any-return]
         """
         WITH open AS MATERIALIZED (
-            SELECT id, authority_id
-            FROM endpoint
-            WHERE state = 'active' AND NOT fallback
+            SELECT id, authority_id, categories
+            FROM intake_endpoint
+            WHERE NOT fallback
               AND ($1::uuid IS NULL OR authority_id = $1)
-              AND EXISTS (SELECT FROM held WHERE held.authority_id = endpoint.authority_id)
+              AND EXISTS (SELECT FROM held WHERE held.authority_id = intake_endpoint.authority_id)
             FOR SHARE
         ), batch AS MATERIALIZED (
-            SELECT report_id
+            SELECT held.report_id, category, received_at
             FROM held
-            WHERE authority_id IN (SELECT authority_id FROM open)
-            ORDER BY since
+            JOIN report ON report.id = held.report_id
+            WHERE EXISTS (
+                SELECT FROM open
+                WHERE open.authority_id = held.authority_id AND wanted(categories, category)
+            )
+            ORDER BY since, received_at
             LIMIT $2
-            FOR UPDATE SKIP LOCKED
+            FOR UPDATE OF held SKIP LOCKED
         ), freed AS (
             DELETE FROM held
             USING batch
             WHERE held.report_id = batch.report_id
-            RETURNING held.report_id, held.authority_id
+            RETURNING held.report_id, held.authority_id, since, category, received_at
         ), owed AS (
-            INSERT INTO delivery (report_id, endpoint_id)
-            SELECT freed.report_id, open.id
+            INSERT INTO delivery (report_id, endpoint_id, due_at)
+            SELECT freed.report_id, open.id,
+                   now() + row_number() OVER (ORDER BY since, received_at)
+                           * interval '1 microsecond'
             FROM freed
-            JOIN open USING (authority_id)
-            ON CONFLICT (report_id, endpoint_id, sequence) DO NOTHING
+            JOIN open ON open.authority_id = freed.authority_id
+                     AND wanted(categories, freed.category)
+            -- It may have been there before, and have been handed over to somebody else meanwhile.
+            ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
+            SET state = 'pending', due_at = excluded.due_at, settled_at = NULL
+            WHERE delivery.state IN ('cancelled', 'dead')
         )
         SELECT count(*)::int FROM freed
         """,
@@ -119,8 +134,8 @@ async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = Non
 async def owe_event(conn: asyncpg.Connection, report_id: UUID, event: Mapping[str, Any]) -> int:
     """Owe an event about a report, {"type", "data"}, to every endpoint that has the report.
 
-    That is: was sent it, or is owed it, and is not deleted. Returns to how many. In the caller's
-    transaction, or in one of its own.
+    That is: was sent it, or is owed it, and is not deleted; and wants events of this type. Returns
+    to how many. In the caller's transaction, or in one of its own.
     """
     async with conn.transaction():
         # Events of one report take turns. Not FOR UPDATE: that would wait for, and hold up, all who
@@ -148,7 +163,7 @@ async def owe_event(conn: asyncpg.Connection, report_id: UUID, event: Mapping[st
                 FROM delivery JOIN endpoint ON endpoint.id = endpoint_id
                 WHERE report_id = $1 AND sequence = 1
                   AND delivery.state IN ('pending', 'leased', 'delivered')
-                  AND endpoint.state <> 'deleted'
+                  AND endpoint.state <> 'deleted' AND wanted(endpoint.events, $4)
                 FOR KEY SHARE OF endpoint
             ), owed AS (
                 INSERT INTO delivery (report_id, endpoint_id, sequence, event, due_at)
@@ -168,6 +183,7 @@ async def owe_event(conn: asyncpg.Connection, report_id: UUID, event: Mapping[st
             report_id,
             {"type": event["type"], "timestamp": rfc3339(now), "data": event["data"]},
             PATIENCE_S,
+            event["type"],
         )
 
 
@@ -246,6 +262,7 @@ SELECT claimed.id AS delivery_id,
        claimed.sequence, claimed.event,
        endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
        endpoint.config,
+       CASE WHEN endpoint.old_secret_until > now() THEN endpoint.old_secret END AS old_secret,
        report.id AS report_id, report.received_at, report.observed_at,
        report.lon, report.lat, report.accuracy_m, report.category, report.description,
        report.answers, report.decision,
@@ -343,11 +360,13 @@ async def settle(
         ), fallback AS MATERIALIZED (
             -- Locked as in intake: no delivery is left on an endpoint that is just being deleted.
             -- Only the report itself: who took that and not a later event has the report.
-            SELECT endpoint.id, died.report_id
-            FROM died JOIN endpoint USING (authority_id)
-            WHERE endpoint.fallback AND endpoint.state = 'active'
-              AND endpoint.id <> died.endpoint_id AND died.sequence = 1
-            FOR KEY SHARE OF endpoint
+            SELECT intake_endpoint.id, died.report_id
+            FROM died
+            JOIN report ON report.id = died.report_id
+            JOIN intake_endpoint ON intake_endpoint.authority_id = died.authority_id
+            WHERE intake_endpoint.fallback AND wanted(categories, category)
+              AND intake_endpoint.id <> died.endpoint_id AND died.sequence = 1
+            FOR KEY SHARE OF intake_endpoint
         ), passed_on AS (
             INSERT INTO delivery (report_id, endpoint_id)
             SELECT report_id, id FROM fallback

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
@@ -29,6 +29,7 @@ from api.delivery.channels.open311 import Open311
 from api.delivery.egress import Egress
 from api.delivery.outbox import Claimed
 from api.delivery.polling import Poller
+from api.delivery.verification import Verifier, unsealed
 from api.settings import Settings
 from api.vault import SecretUnreadable, Vault, open_vault
 
@@ -63,15 +64,17 @@ async def run_worker(
     jitter: Callable[[], float] = random.random,
     random_id: Callable[[], int] = lambda: secrets.randbelow(2**31 - 1) + 1,
     idle_s: float = 5.0,
-    release_s: float = 5.0,
+    release_s: float = outbox.RELEASE_EVERY_S,
     orphans_s: float = 1.0,
     poll_s: float = 5.0,
+    probe_s: float = 2.0,
 ) -> None:
     """Forward what is owed until `stop` is set, then finish what is in flight.
 
     Without `stop`, SIGTERM and SIGINT set one. Waits for a database that is not there yet; raises
     `SchemaOutdated` for one that is not migrated, and `VaultUnusable` for keys that cannot be read.
-    In a dry run nothing is sent to anybody, and nobody is asked what became of anything.
+    In a dry run nothing is sent to anybody, nobody is asked what became of anything, and no
+    endpoint becomes active.
     """
     if stop is None:
         stop = asyncio.Event()
@@ -88,10 +91,11 @@ async def run_worker(
         Egress(allow=settings.egress_allow, timeout_s=settings.delivery_timeout_s) as egress,
     ):
         if pool is not None:
+            by_name = channels(egress, clock, settings)
             worker = _Worker(
                 settings,
                 pool,
-                channels(egress, clock, settings),
+                by_name,
                 vault,
                 stop,
                 jitter,
@@ -103,6 +107,11 @@ async def run_worker(
                     authorities = Open311(egress, clock)
                     poller = Poller(pool, authorities, vault, stop, clock, jitter, every_s=poll_s)
                     beside.create_task(poller.run())
+                    lease_s = settings.delivery_lease_s
+                    verifier = Verifier(
+                        pool, by_name, vault, stop, jitter, lease_s=lease_s, every_s=probe_s
+                    )
+                    beside.create_task(verifier.run())
                 await worker.run(dsn)
 
 
@@ -201,8 +210,7 @@ class _Worker:
                 released = await outbox.release_held(conn)
             if released:
                 log.info("held_reports_released", count=released)
-            if released < outbox.RELEASE_BATCH:
-                self._release_at = time.monotonic() + self._pace.release_s
+            self._release_at = time.monotonic() + self._pace.release_s
         # Kept: claimed under an id that is lost meanwhile, they are orphans, as they should be.
         worker = self._id
         if worker is None:
@@ -279,7 +287,7 @@ class _Worker:
             return policy.Deferred(why=f"there is no channel {claimed.channel!r}")
         try:
             if self._vault is not None:
-                claimed = replace(claimed, secret=self._vault.open(claimed.secret))
+                claimed = unsealed(claimed, self._vault)
         except SecretUnreadable as error:
             return policy.Deferred(why=str(error))
         try:

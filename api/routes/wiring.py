@@ -83,3 +83,9 @@ async def json_only(request: Request) -> None:
         raise MediaTypeUnsupported(
             f"the body came as {kind}; send JSON with Content-Type: application/json"
         )
+
+
+async def json_if_any(request: Request) -> None:
+    """The same where there is a body at all."""
+    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+        await json_only(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from api import examples
 from api.addresses import ADDRESS
@@ -31,6 +31,34 @@ Fallback = Annotated[
     bool,
     Field(description="Gets nothing but the reports that another endpoint could not be given."),
 ]
+
+
+MessageType = Literal["report.created", "report.updated"]
+
+
+def _has_reports(value: list[str] | None) -> list[str] | None:
+    if value is not None and "report.created" not in value:
+        raise ValueError("must have report.created; pause or delete the endpoint to get nothing")
+    return value
+
+
+Events = Annotated[
+    Annotated[list[MessageType], Field(min_length=1, max_length=20)] | None,
+    Field(description="The types of messages wanted; null for all, new ones included."),
+    AfterValidator(_has_reports),
+]
+Categories = Annotated[
+    Annotated[list[CategoryCode], Field(min_length=1, max_length=200)] | None,
+    Field(description="The categories wanted, by their codes; null for all, new ones included."),
+]
+
+
+class Wishes(Asked):
+    """What an endpoint wants to be sent."""
+
+    fallback: Fallback = False
+    events: Events = None
+    categories: Categories = None
 
 
 class NoConfig(Asked):
@@ -86,7 +114,13 @@ class Open311ConfigIn(Open311Config):
     api_key: Annotated[SecretStr, Field(min_length=1, max_length=1000)]
 
 
-class WebhookIn(Asked):
+class Open311ConfigChange(Open311Config):
+    """The same in the place of the one before; without a key, that one's stays."""
+
+    api_key: Annotated[SecretStr | None, Field(min_length=1, max_length=1000)] = None
+
+
+class WebhookIn(Wishes):
     """Reports are posted as signed JSON."""
 
     model_config = shown(examples.ENDPOINT_IN)
@@ -94,10 +128,9 @@ class WebhookIn(Asked):
     channel: Literal["webhook"]
     url: HttpsAddress
     config: NoConfig = NoConfig()
-    fallback: Fallback = False
 
 
-class Open311In(Asked):
+class Open311In(Wishes):
     """Reports are opened as service requests in a GeoReport v2 server."""
 
     model_config = shown(examples.OPEN311_ENDPOINT_IN)
@@ -113,10 +146,9 @@ class Open311In(Asked):
         ),
     ]
     config: Open311ConfigIn
-    fallback: Fallback = False
 
 
-class MailIn(Asked):
+class MailIn(Wishes):
     """Reports are mailed."""
 
     model_config = shown(examples.MAIL_ENDPOINT_IN)
@@ -131,24 +163,65 @@ class MailIn(Asked):
         ),
     ]
     config: NoConfig = NoConfig()
-    fallback: Fallback = False
 
 
-class BlackholeIn(Asked):
+class BlackholeIn(Wishes):
     """Nothing is sent, and counts as delivered: for rehearsals. Operators only."""
 
     channel: Literal["blackhole"]
     url: Annotated[str, Field(max_length=200, pattern="^blackhole:[!-~]*$")] = "blackhole:"
     config: NoConfig = NoConfig()
-    fallback: Fallback = False
 
 
 # Where an authority wants its reports sent, by channel.
 EndpointIn = Annotated[WebhookIn | Open311In | MailIn | BlackholeIn, Field(discriminator="channel")]
 
 
+class EndpointChange(Wishes):
+    """What is to be another; what is left out stays. It counts for what is owed from now on."""
+
+    model_config = shown(examples.ENDPOINT_CHANGE)
+
+    config: Annotated[
+        Open311ConfigChange | None, Field(description="Of an open311 endpoint only; the whole.")
+    ] = None
+
+
+class VerifyIn(Asked):
+    """The code that was mailed to the endpoint."""
+
+    model_config = shown(examples.VERIFY_IN)
+
+    code: Annotated[
+        str,
+        Field(min_length=1, max_length=100, pattern="^[!-~]+$"),
+        BeforeValidator(lambda value: value.strip().upper() if isinstance(value, str) else value),
+    ]
+
+
+class RotateIn(Asked):
+    """How long the old secret signs beside the new one."""
+
+    model_config = shown(examples.ROTATE_IN)
+
+    old_secret_for_hours: Annotated[int, Field(strict=True, ge=0, le=168)] = 24
+
+
+class ProbeOut(Wire):
+    """What a challenge or a test has come to; while it waits, its last try."""
+
+    state: Literal["waiting", "passed", "failed"]
+    at: Time
+    status: Annotated[int | None, Field(description="That the endpoint answered last.")]
+    error: str | None
+
+
 class EndpointOut(Wire):
-    """An authority's destination. Its secret is shown once, on registration."""
+    """An authority's destination. Its secret is shown once, on registration or rotation.
+
+    It is pending until it passes its challenge, which `verification` tells of; a paused one is owed
+    its reports, which wait; a suspended one has said that it is gone.
+    """
 
     model_config = shown(examples.ENDPOINT)
 
@@ -159,7 +232,25 @@ class EndpointOut(Wire):
     config: Annotated[dict[str, Any], Field(description="As registered, without secrets.")] = {}
     state: Literal["pending", "active", "paused", "suspended"]
     fallback: bool
+    events: Annotated[list[str] | None, Field(description="Types of messages; null for all.")]
+    categories: Annotated[list[str] | None, Field(description="Their codes; null for all.")]
+    verification: Annotated[
+        ProbeOut | None, Field(description="Null of one that needs, or needed, no challenge.")
+    ]
+    last_test: ProbeOut | None
+    old_secret_until: Annotated[
+        Time | None, Field(description="Until then messages are signed with the old secret too.")
+    ]
     created_at: Time
+
+
+Secret = Annotated[
+    str | None,
+    Field(
+        description="A webhook's Standard Webhooks signing secret. Keep it: it is not shown "
+        "again. Other channels have none."
+    ),
+]
 
 
 class EndpointCreated(EndpointOut):
@@ -167,16 +258,19 @@ class EndpointCreated(EndpointOut):
 
     model_config = shown(examples.ENDPOINT_CREATED)
 
-    secret: Annotated[
-        str | None,
-        Field(
-            description="A webhook's Standard Webhooks signing secret. Keep it: it is not shown "
-            "again. Other channels have none."
-        ),
-    ]
+    secret: Secret
     released: Annotated[
-        int, Field(description="Held reports on their way now; of very many, the rest follow.")
+        int,
+        Field(description="Held reports on their way now; none before the challenge is passed."),
     ]
+
+
+class EndpointRotated(EndpointOut):
+    """An endpoint with its new secret."""
+
+    model_config = shown(examples.ENDPOINT_ROTATED)
+
+    secret: Secret
 
 
 class EndpointList(Wire):

@@ -205,8 +205,8 @@ class Receipt(Wire):
         message = f"Received. It is on its way to {name}."
         if held:
             message = (
-                f"Received. {name} has not told us yet where it takes reports; yours is kept and "
-                "forwarded as soon as it does."
+                f"Received. {name} has not told us yet where it takes such reports; yours is kept "
+                "and forwarded as soon as it does."
             )
         if rehearsal:
             message = f"Received. This is a rehearsal: nothing is sent to {name}."

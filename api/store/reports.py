@@ -50,10 +50,10 @@ async def insert_report(
         ), intake AS MATERIALIZED (
             -- The lock makes a deletion of the endpoint wait for us, and us for a deletion, after
             -- which the row no longer qualifies: no delivery is ever left on a deleted endpoint.
-            -- An endpoint being registered is not seen, and the report is held behind it; the
+            -- An endpoint being activated is not seen, and the report is held behind it; the
             -- worker releases such reports regularly.
-            SELECT id FROM endpoint
-            WHERE authority_id = $13 AND state = 'active' AND NOT fallback
+            SELECT id FROM intake_endpoint
+            WHERE authority_id = $13 AND NOT fallback AND wanted(categories, $9)
             FOR KEY SHARE
         ), stored AS (
             INSERT INTO report (id, api_key_id, lon, lat, accuracy_m, observed_at, category,

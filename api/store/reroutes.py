@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
+from api.store import audit
 from api.store.endpoints import delete_endpoint
 from api.store.events import add_event
 
@@ -172,7 +173,9 @@ async def hand_over(
     owed = await conn.fetchval(
         """
         WITH intake AS MATERIALIZED (
-            SELECT id FROM endpoint WHERE authority_id = $2 AND state = 'active' AND NOT fallback
+            SELECT id FROM intake_endpoint
+            WHERE authority_id = $2 AND NOT fallback
+              AND wanted(categories, (SELECT category FROM report WHERE id = $1))
             FOR KEY SHARE
         ), owed AS (
             INSERT INTO delivery (report_id, endpoint_id)
@@ -290,6 +293,14 @@ async def wind_up(conn: asyncpg.Connection) -> int:
         )
         for endpoint in endpoints:
             await delete_endpoint(conn, authority_id=row["id"], endpoint_id=endpoint["id"])
+            await audit.record(
+                conn,
+                "endpoint.deleted",
+                api_key_id=None,
+                authority_id=row["id"],
+                target=endpoint["id"],
+                detail={"because": "the authority is no more"},
+            )
         await conn.execute(
             """
             WITH moved AS (

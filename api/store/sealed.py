@@ -35,22 +35,26 @@ async def reseal(conn: asyncpg.Connection, vault: Vault) -> Resealed:
             # Locked, so that a secret that is changed meanwhile is not put back.
             rows = await conn.fetch(
                 """
-                SELECT id, secret FROM endpoint WHERE $1::uuid IS NULL OR id > $1
+                SELECT id, secret, old_secret FROM endpoint WHERE $1::uuid IS NULL OR id > $1
                 ORDER BY id LIMIT $2 FOR NO KEY UPDATE
                 """,
                 after,
                 BATCH,
             )
             for row in rows:
-                if vault.is_current(row["secret"]):
-                    continue
-                try:
-                    anew = vault.seal(vault.open(row["secret"]))
-                except SecretUnreadable:
-                    unreadable += 1
-                    continue
-                await conn.execute("UPDATE endpoint SET secret = $2 WHERE id = $1", row["id"], anew)
-                changed += 1
+                for column in ("secret", "old_secret"):
+                    stored = row[column]
+                    if stored is None or vault.is_current(stored):
+                        continue
+                    try:
+                        anew = vault.seal(vault.open(stored))
+                    except SecretUnreadable:
+                        unreadable += 1
+                        continue
+                    await conn.execute(
+                        f"UPDATE endpoint SET {column} = $2 WHERE id = $1", row["id"], anew
+                    )
+                    changed += 1
         if len(rows) < BATCH:
             return Resealed(changed, unreadable)
         after = rows[-1]["id"]

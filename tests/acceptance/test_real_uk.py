@@ -37,6 +37,7 @@ from scripts.demo import (
     georouter_process,
     serve_app,
     temporary_folder,
+    wait_until_active,
     wait_until_ready,
 )
 from tests.support.realdata import real_data
@@ -60,7 +61,11 @@ class Intake:
 
     async def receive(self, request: Request) -> Response:
         code = request.path_params["code"]
+        if code not in self.secrets:  # the challenge was quicker than the answer with the secret
+            return Response(status_code=503)
         payload = Webhook(self.secrets[code]).verify(await request.body(), dict(request.headers))
+        if payload["type"] == "endpoint.challenge":
+            return JSONResponse(payload["data"])
         self.arrived[code, payload["data"]["report"]["description"]] += 1
         self.webhook_ids.add(request.headers["webhook-id"])
         return JSONResponse({"reference": f"{code}-{len(self.webhook_ids)}"})
@@ -136,6 +141,7 @@ async def test_500_reports_reach_twenty_councils(capsys: pytest.CaptureFixture[s
         base = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
             await wait_until_ready(client, folder / "serve.log")
+            registered: list[str] = []
             for code in codes:
                 found = await client.get("/v1/authorities", params={"code": code}, headers=operator)
                 authority = found.json()["items"][0]["id"]
@@ -146,6 +152,8 @@ async def test_500_reports_reach_twenty_councils(capsys: pytest.CaptureFixture[s
                 )
                 assert answer.status_code == 201, answer.text
                 intake.secrets[code] = answer.json()["secret"]
+                registered.append(authority)
+            await wait_until_active(client, operator, registered)
             started = time.perf_counter()
             ids = {n: await post(client, app, n, row) for n, row in enumerate(rows)}
             states = await settled(client, app, ids)

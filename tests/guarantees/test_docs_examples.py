@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from api.delivery import policy
+from api.delivery import policy, signing
 from api.delivery.channels.webhook import payload
 from api.delivery.outbox import Claimed
 from api.schemas import EndpointIn, ReportIn, UpdateIn
@@ -58,6 +59,29 @@ def test_how_other_channels_are_registered() -> None:
     assert taken == ["open311", "mail"]
 
 
+def test_how_a_council_answers_the_challenge() -> None:
+    text = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    [challenge] = re.findall(r'```json\n(\{"type": "endpoint.challenge".*)\n```', text)
+    [program] = re.findall(
+        r"```python\n(from standardwebhooks[^`]*?def receive.*?)```", text, re.DOTALL
+    )
+    names: dict[str, Any] = {"store": lambda report: f"A-{report['id']}"}
+    exec(program, names)  # noqa: S102 - our own text
+    secret = signing.new_secret(lambda size: bytes(range(size)))
+
+    def say(body: bytes) -> tuple[int, dict[str, str]]:
+        now = int(time.time())
+        headers = signing.headers([secret], message_id="m", timestamp=now, body=body)
+        answer: tuple[int, dict[str, str]] = names["receive"](secret, headers, body)
+        return answer
+
+    assert say(challenge.encode()) == (200, json.loads(challenge)["data"])
+    assert say(b'{"type": "report.created", "data": {"report": {"id": 7}}}')[1] == {
+        "reference": "A-7"
+    }
+    assert say(b'{"type": "endpoint.test"}') == (200, {})
+
+
 def test_what_a_council_receives() -> None:
     candidate = {"code": "X", "name": "X", "layer": "X", "reason": "X", "distance_m": 0.0}
     candidate["road"] = None
@@ -85,6 +109,6 @@ def test_what_a_council_receives() -> None:
         authority_name="X",
     )
     text = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
-    example = re.search(r"```json\n(.*?)```", text, re.DOTALL)
+    example = re.search(r'```json\n(\{\n  "type": "report.created".*?)```', text, re.DOTALL)
     assert example is not None
     assert shape(json.loads(example[1])) == shape(json.loads(payload(claimed)))

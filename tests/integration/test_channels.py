@@ -20,6 +20,7 @@ from api.delivery.egress import Egress
 from api.delivery.outbox import Claimed
 from api.delivery.policy import ANSWER_BYTES, Deferred, Delivered, Outcome, Rejected
 from api.settings import Settings
+from api.store.probes import Probe
 from tests.support import rows
 from tests.support.stub_authority import Answer, Received, StubAuthority
 from tests.support.stub_mail import StubMail
@@ -73,7 +74,9 @@ class Http:
             "long": Answer(500, LONG.encode()),
             "echo": echo,
         }
-        self.stub.answer(self.path, answers[how])
+        self.stub.echoes = False
+        for path in (self.path, f"{self.base}/services.json"):
+            self.stub.answer(path, answers[how])
 
     def identities(self) -> list[str]:
         # of the webhook its id and of open311 the report's id in the text, and the very bytes
@@ -236,6 +239,35 @@ async def test_little_is_kept_and_no_secret(pool: asyncpg.Pool, name: str, how: 
         for secret in (API_KEY, "an+api%2Fkey%2Bof+theirs", rows.SECRET, PASSWORD):
             assert secret not in texts(outcome)
             assert secret not in repr(claimed)
+
+
+@pytest.mark.parametrize("name", ["webhook", "open311", "mail"])
+@pytest.mark.parametrize("how", ["busy", "refuse", "hang", "cut", "long", "echo"])
+async def test_a_probe_fails_in_time_and_keeps_no_secret(
+    pool: asyncpg.Pool, name: str, how: str
+) -> None:
+    async with ready(pool, name) as (channel, peer, claimed):
+        peer.behave(how)
+        probe = Probe(
+            id=claimed.delivery_id,
+            kind="challenge",
+            text="K5XW2Z3DPFQW64TM",
+            attempt=1,
+            asked_at=rows.RECEIVED_AT,
+            endpoint_id=claimed.endpoint_id,
+            authority_id=claimed.authority_id,
+            authority_name="Dogger\r\nBcc: all@example.org",
+            channel=name,
+            url=claimed.url,
+            secret=claimed.secret,
+            config=claimed.config,
+        )
+        async with asyncio.timeout(20):
+            outcome = await channel.probe(probe)
+        assert not isinstance(outcome, Delivered)
+        for secret in (API_KEY, "an+api%2Fkey%2Bof+theirs", rows.SECRET, PASSWORD, probe.text):
+            assert secret not in texts(outcome)
+            assert secret not in repr(probe)
 
 
 async def test_a_dry_run_sends_nothing_by_any_channel(pool: asyncpg.Pool) -> None:

@@ -214,7 +214,7 @@ async def test_what_dies_goes_to_the_fallback_once(pool: asyncpg.Pool) -> None:
         stranger = await rows.authority(conn)
         usual = [await rows.endpoint(conn, authority_id) for _ in range(2)]
         fallback = await rows.endpoint(conn, authority_id, fallback=True)
-        await rows.endpoint(conn, authority_id, fallback=True, state="paused")
+        await rows.endpoint(conn, authority_id, fallback=True, state="suspended")
         await rows.endpoint(conn, stranger, fallback=True)
         report_id = await rows.report(conn, authority_id)
         await conn.execute(
@@ -490,12 +490,13 @@ async def release(pool: asyncpg.Pool, authority_id: UUID | None = None) -> int:
 async def test_held_reports_wait_for_an_active_endpoint(pool: asyncpg.Pool, waiting: UUID) -> None:
     assert await release(pool) == 0
     async with db.acquire(pool) as conn:
-        paused = await rows.endpoint(conn, waiting, state="paused")
+        pending = await rows.endpoint(conn, waiting, state="pending")
+        await rows.endpoint(conn, waiting, state="suspended")
         other = await rows.authority(conn)
         await rows.endpoint(conn, other)
     assert await release(pool) == 0
     assert await release(pool, other) == 0
-    await pool.execute("UPDATE endpoint SET state = 'active' WHERE id = $1", paused)
+    await pool.execute("UPDATE endpoint SET state = 'active' WHERE id = $1", pending)
     assert await release(pool, waiting) == 40
     assert await release(pool) == 0
     assert await pool.fetchval("SELECT count(*) FROM held") == 0

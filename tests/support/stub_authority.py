@@ -1,12 +1,14 @@
 """An authority's back office for tests: an HTTP server on a real socket that does as it is told.
 
 It records every request, and answers each path from a list: one answer after the other, the last
-one for ever. An answer may be late, come in drips, or never come.
+one for ever. An answer may be late, come in drips, or never come. A challenge it answers as it
+should and keeps apart, unless `echoes` is off.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -50,6 +52,8 @@ class StubAuthority:
         self.host = host
         self.port = 0
         self.received: list[Received] = []
+        self.challenges: list[Received] = []
+        self.echoes = True
         self.connections = 0
         self._answers: dict[str, list[Answer | Respond]] = {}
         self._arrived = asyncio.Condition()
@@ -113,6 +117,11 @@ class StubAuthority:
             headers[name.lower()] = value.strip()
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         request = Received(method, target, headers, body, time.time())
+        challenge = _challenge(body) if self.echoes else None
+        if challenge is not None:
+            self.challenges.append(request)
+            await self._answer(Answer(200, json.dumps({"challenge": challenge}).encode()), writer)
+            return
         async with self._arrived:
             self.received.append(request)
             self._arrived.notify_all()
@@ -139,3 +148,13 @@ class StubAuthority:
             await asyncio.sleep(answer.drip_s)
             writer.write(part)
             await writer.drain()
+
+
+def _challenge(body: bytes) -> str | None:
+    try:
+        message = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(message, dict) or message.get("type") != "endpoint.challenge":
+        return None
+    return str(message["data"]["challenge"])

@@ -23,6 +23,7 @@ SHOWN: dict[type[BaseModel], dict[str, Any]] = {
     schemas.AuthorityPage: examples.AUTHORITY_PAGE,
     schemas.EndpointOut: examples.ENDPOINT,
     schemas.EndpointCreated: examples.ENDPOINT_CREATED,
+    schemas.EndpointRotated: examples.ENDPOINT_ROTATED,
     schemas.EndpointList: examples.ENDPOINT_LIST,
     schemas.DeliveryOut: examples.DELIVERY,
     schemas.DeliveryPage: examples.DELIVERY_PAGE,
@@ -114,7 +115,7 @@ def test_receipts_are_told_in_words() -> None:
     held = schemas.Receipt.of(**facts, held=True)
     assert held.forwarding == "held"
     assert held.message == (
-        "Received. Hearthmere has not told us yet where it takes reports; yours is kept and "
+        "Received. Hearthmere has not told us yet where it takes such reports; yours is kept and "
         "forwarded as soon as it does."
     )
     for is_held in (True, False):

@@ -1,7 +1,7 @@
 """The ways to send a delivery, by the name that an endpoint's row carries.
 
-A channel turns one claimed delivery into one outcome. It may raise; the worker takes that for a
-failure that passes. It knows neither the queue nor what follows from its outcome.
+A channel turns one claimed delivery, or one probe, into one outcome. It may raise; the worker takes
+that for a failure that passes. It knows neither the queue nor what follows from its outcome.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from api.delivery.egress import Egress
 from api.delivery.outbox import Claimed
 from api.delivery.policy import Outcome
 from api.settings import Settings
+from api.store.probes import Probe
 
 
 class Channel(Protocol):
@@ -24,6 +25,9 @@ class Channel(Protocol):
 
     async def send(self, claimed: Claimed) -> Outcome:
         """Try to send it once. Called again for the same delivery, it sends the same bytes."""
+
+    async def probe(self, probe: Probe) -> Outcome:
+        """Send a challenge or a test, and read the answer: Delivered if it is as it should be."""
 
 
 NAMES = ("webhook", "open311", "mail", "blackhole")

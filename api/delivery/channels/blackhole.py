@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from api.delivery.outbox import Claimed
 from api.delivery.policy import Delivered, Outcome
+from api.store.probes import Probe
 
 
 class Blackhole:
@@ -14,4 +15,8 @@ class Blackhole:
 
     async def send(self, claimed: Claimed) -> Outcome:  # noqa: ARG002 - that is its point
         """Say that it was delivered, and that nothing was sent."""
+        return Delivered(answer=self._answer, nothing_sent=True)
+
+    async def probe(self, probe: Probe) -> Outcome:  # noqa: ARG002 - nor is anything asked
+        """Say the same."""
         return Delivered(answer=self._answer, nothing_sent=True)

@@ -22,12 +22,14 @@ import aiosmtplib
 from api.delivery import policy
 from api.delivery.outbox import Claimed
 from api.settings import Settings
+from api.store.probes import Probe
 
 # "Bad destination mailbox address": the one answer that says the mailbox does not exist. A bare 550
 # may as well be a filter's.
 _NO_MAILBOX = re.compile(r"5\.1\.1\b")
 _LONDON = ZoneInfo("Europe/London")
 QUIT_S = 2.0
+_NO_SERVER = policy.Deferred(why="this service has no mail server to send by")
 
 
 class Mail:
@@ -39,9 +41,22 @@ class Mail:
 
     async def send(self, claimed: Claimed) -> policy.Outcome:
         """Hand the message over."""
+        sender = self._settings.smtp_from
+        if sender is None:
+            return _NO_SERVER
+        return await self._hand_over(compose(claimed, sender=sender), claimed.url)
+
+    async def probe(self, probe: Probe) -> policy.Outcome:
+        """Mail a challenge's code, or a test. That it was handed over says nothing of the code."""
+        sender = self._settings.smtp_from
+        if sender is None:
+            return _NO_SERVER
+        return await self._hand_over(compose_probe(probe, sender=sender), probe.url)
+
+    async def _hand_over(self, composed: EmailMessage, url: str) -> policy.Outcome:
         settings = self._settings
         if settings.smtp_host is None or settings.smtp_from is None:
-            return policy.Deferred(why="this service has no mail server to send by")
+            return _NO_SERVER
         password = settings.smtp_password
         client = aiosmtplib.SMTP(
             hostname=settings.smtp_host,
@@ -53,8 +68,8 @@ class Mail:
             tls_context=self._tls,
             timeout=settings.delivery_timeout_s,
         )
-        message = compose(claimed, sender=settings.smtp_from).as_bytes()
-        recipient = claimed.url.removeprefix("mailto:")
+        message = composed.as_bytes()
+        recipient = url.removeprefix("mailto:")
         try:
             async with asyncio.timeout(settings.delivery_timeout_s):
                 await client.connect()
@@ -101,6 +116,29 @@ def compose(claimed: Claimed, *, sender: str) -> EmailMessage:
     )
     # By default it is random.
     message.set_boundary(f"=_{claimed.delivery_id.hex}")
+    return message
+
+
+def compose_probe(probe: Probe, *, sender: str) -> EmailMessage:
+    """The message of a challenge or a test: the same for every try."""
+    name = _line(probe.authority_name)
+    message = EmailMessage(policy=LINES)
+    message["From"] = sender
+    message["To"] = probe.url.removeprefix("mailto:")
+    message["Date"] = format_datetime(probe.asked_at)
+    message["Message-ID"] = message_id(probe.id, sender)
+    message["Auto-Submitted"] = "auto-generated"
+    if probe.kind == "test":
+        message["Subject"] = f"Test: street reports for {name}"
+        message.set_content(f"This is a test, asked for by {name}. There is nothing to do.\n")
+        return message
+    message["Subject"] = f"Confirm: street reports for {name}"
+    message.set_content(
+        f"Street reports for {name} are to be mailed to this address. If that is right, confirm it "
+        f"within 24 hours with this code:\n\n{probe.text}\n\n"
+        f"It belongs to the endpoint {probe.endpoint_id}. If you know nothing of this, do nothing: "
+        "no report is sent here.\n"
+    )
     return message
 
 

@@ -27,6 +27,7 @@ from api.delivery.georeport import (
 )
 from api.delivery.outbox import Claimed
 from api.schemas import Open311Config
+from api.store.probes import Probe
 
 MAX_DESCRIPTION_CHARS = 4000
 MAX_LIST_BYTES = 4 * 1024 * 1024
@@ -105,6 +106,15 @@ class Open311:
         except EgressFailed as error:
             return policy.Deferred(why=f"{error}; it may have arrived", unsure=True)
         return self._read(_without(server.api_key, answer))
+
+    async def probe(self, probe: Probe) -> policy.Outcome:
+        """Ask for the list of services, which every server has: nothing is opened there."""
+        server = Server.of(probe.url, probe.secret, probe.config)
+        try:
+            await self._ask(server, server.address("services"), "service")
+        except NotAnswered as error:
+            return policy.Deferred(why=f"GET services {error}")
+        return policy.Delivered(status=200)
 
     def _read(self, answer: Answer) -> policy.Outcome:
         outcome = policy.outcome_of(answer.status, answer.headers, answer.body, now=self._clock())

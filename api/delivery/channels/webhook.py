@@ -7,13 +7,16 @@ the attempt's time.
 
 from __future__ import annotations
 
+import hmac
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
+from uuid import UUID
 
 from api.delivery import policy, signing
-from api.delivery.egress import Egress, EgressFailed, EgressRefused
+from api.delivery.egress import Answer, Egress, EgressFailed, EgressRefused
 from api.delivery.outbox import Claimed, rfc3339
+from api.store.probes import Probe
 
 
 class Webhook:
@@ -25,20 +28,54 @@ class Webhook:
 
     async def send(self, claimed: Claimed) -> policy.Outcome:
         """Sign, POST, and read the answer."""
-        body = payload(claimed)
-        headers = signing.headers(
-            [claimed.secret],
-            message_id=str(claimed.delivery_id),
-            timestamp=int(self._clock()),
-            body=body,
-        )
-        headers["content-type"] = "application/json"
         try:
-            answer = await self._egress.post(claimed.url, body, headers)
+            answer = await self._post(claimed, claimed.delivery_id, payload(claimed))
         except (EgressRefused, EgressFailed) as error:
             # A refused one as well: names are repointed by mistake, and put right again.
             return policy.Deferred(why=str(error))
         return policy.outcome_of(answer.status, answer.headers, answer.body, now=self._clock())
+
+    async def probe(self, probe: Probe) -> policy.Outcome:
+        """POST a challenge, which must come back in the answer, or a test, which any 2xx passes."""
+        message = {
+            "type": f"endpoint.{probe.kind}",
+            "timestamp": rfc3339(probe.asked_at),
+            "sequence": 0,
+            "data": {"challenge": probe.text} if probe.kind == "challenge" else {},
+        }
+        try:
+            answer = await self._post(probe, probe.id, _encoded(message))
+        except (EgressRefused, EgressFailed) as error:
+            return policy.Deferred(why=str(error))
+        if not 200 <= answer.status < 300:
+            return policy.Deferred(status=answer.status, why=f"answered {answer.status}")
+        if probe.kind == "challenge" and not _echoes(answer.body, probe.text):
+            return policy.Deferred(
+                status=answer.status,
+                why=f"answered {answer.status}, but not with the challenge that it was sent",
+            )
+        return policy.Delivered(status=answer.status)
+
+    async def _post(self, to: Claimed | Probe, message_id: UUID, body: bytes) -> Answer:
+        headers = signing.headers(
+            [to.secret, to.old_secret] if to.old_secret else [to.secret],
+            message_id=str(message_id),
+            timestamp=int(self._clock()),
+            body=body,
+        )
+        headers["content-type"] = "application/json"
+        return await self._egress.post(to.url, body, headers)
+
+
+def _echoes(body: bytes, text: str) -> bool:
+    """Whether an answer is the challenge's text, bare or as JSON."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        said = None
+    echo = said.get("challenge") if isinstance(said, dict) else None
+    given = echo.encode("utf-8", "replace") if isinstance(echo, str) else body.strip()
+    return hmac.compare_digest(given, text.encode())
 
 
 def payload(claimed: Claimed) -> bytes:
@@ -50,6 +87,10 @@ def payload(claimed: Claimed) -> bytes:
         "sequence": claimed.sequence,
         "data": event["data"],
     }
+    return _encoded(message)
+
+
+def _encoded(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
 
 
