@@ -36,6 +36,7 @@ from api.routes import (
     reports,
     triage,
     updates,
+    webhooks,
 )
 from api.routes.wiring import Wiring, attach
 from api.routing import LiveRouting, load_rules
@@ -96,6 +97,7 @@ def create_app(
         version=version("georouter"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        webhooks=webhooks.router,
         redirect_slashes=False,
     )
     for resource in (

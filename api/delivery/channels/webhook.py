@@ -14,6 +14,7 @@ from typing import Any
 from api.delivery import policy, signing
 from api.delivery.egress import Egress, EgressFailed, EgressRefused
 from api.delivery.outbox import Claimed, rfc3339
+from api.webhook_schemas import VERSION
 
 
 class Webhook:
@@ -46,6 +47,7 @@ def payload(claimed: Claimed) -> bytes:
     event = claimed.event or _created(claimed)
     message = {
         "type": event["type"],
+        "schema_version": VERSION,
         "timestamp": event["timestamp"],
         "sequence": claimed.sequence,
         "data": event["data"],
