@@ -54,7 +54,7 @@ from scripts.stub import listening
 CLIENTS: Final = 12
 REPEATED_POSTS: Final = 0.05  # answered, and sent again all the same
 HUNG_UP: Final = 0.03  # sent, and the answer not waited for
-CALM_S: Final = 60.0  # for what has to happen while nothing is killed
+CALM_S: Final = 120.0  # for what has to happen while nothing is killed
 DRAIN_S: Final = 180.0
 EVIDENCE: Final = "evidence"
 
@@ -342,6 +342,8 @@ class _Run:
                         _kill_database(postgres, whole=True, chance=self._chance)
                         await asyncio.to_thread(embedded.ensure, postgres)
                 self._kills[kind] += 1
+            if n % max(1, len(self._plan) // 10) == 0:
+                _say(f"{n} killed, {len(self._seen.acknowledged)} answered 201")
 
     # --- the end
 

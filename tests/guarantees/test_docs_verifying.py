@@ -44,9 +44,11 @@ foreach (json_decode($argv[1], true) as [$headers, $body, $good]) {
 
 
 def code(language: str) -> str:
-    [found] = re.findall(
+    """The one block in this language that computes signatures."""
+    blocks = re.findall(
         rf"^```{language}\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.DOTALL | re.MULTILINE
     )
+    [found] = [block for block in blocks if "hmac" in block.lower()]
     return str(found)
 
 
