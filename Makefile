@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := georouter boundaries api scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test truth bench-http bench-route bench-route-file bench-index bench-delivery verify-index check format lock clean
+.PHONY: help setup demo test truth bench-http bench-route bench-route-file bench-index bench-delivery verify-index chaos check format lock clean
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -46,6 +46,9 @@ bench-delivery: $(STAMP) ## forwarding against httpx alone, the claim, an idle w
 
 verify-index: $(STAMP) ## twenty million points against GEOS (ten minutes)
 	@$(BIN)/python -m scripts.verify_index
+
+chaos: $(STAMP) ## kill processes and PostgreSQL under load, lose nothing (a minute or two; LONG=1: 100,000 reports)
+	@$(BIN)/python -m scripts.chaos $(if $(LONG),--reports 100000 --kills 200)
 
 check: $(STAMP) ## format, lint, types, import contracts, unit tests, guarantees; no network
 	@$(BIN)/ruff format --check $(SOURCES)

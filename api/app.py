@@ -38,6 +38,7 @@ from api.routes import (
     reports,
     triage,
     updates,
+    webhooks,
 )
 from api.routes.wiring import Wiring, attach
 from api.routing import LiveRouting, load_rules
@@ -98,6 +99,7 @@ def create_app(
         version=version("georouter"),
         description=DESCRIPTION,
         lifespan=lifespan,
+        webhooks=webhooks.router,
         redirect_slashes=False,
     )
     for resource in (

@@ -87,6 +87,8 @@ async def _prepare(conn: asyncpg.Connection) -> None:
 _SERVER_SETTINGS = {
     "application_name": "georouter",
     "timezone": "UTC",
+    # A 201 promises that the report outlives a crash; a server may be set up to promise less.
+    "synchronous_commit": "on",
     # Nobody waits for the outside world in a transaction. Of a process that stands still in one the
     # locks are taken back, so that the others, above all the other workers, go on.
     "idle_in_transaction_session_timeout": "10s",

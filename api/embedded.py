@@ -99,6 +99,11 @@ def stop(data_dir: Path, *, timeout_s: float = 60.0) -> bool:
         return running
 
 
+def postmaster_pid(data_dir: Path) -> int | None:
+    """The process id of the PostgreSQL in `data_dir`, if it runs."""
+    return _postmaster_pid(data_dir.resolve() / "data")
+
+
 def _attach(base: Path) -> str | None:
     """The DSN, if a server of this folder takes connections right now."""
     try:

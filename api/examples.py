@@ -349,3 +349,42 @@ NOT_READY: dict[str, Any] = {
         "delivery": {"ok": True, "detail": "live"},
     },
 }
+
+MESSAGE_CREATED: dict[str, Any] = {
+    "type": "report.created",
+    "schema_version": 1,
+    "timestamp": "2026-11-02T08:15:04.120000Z",
+    "sequence": 1,
+    "data": {
+        "report": {
+            "id": REPORT_ID,
+            "category": "pothole",
+            "description": "Deep hole in the left lane, about 40 cm wide.",
+            "answers": {"depth_cm": 6.0, "cycle_route": True},
+            "lon": 2.12,
+            "lat": 54.71,
+            "accuracy_m": 8.0,
+            "observed_at": "2026-11-02T08:15:00.000000Z",
+            "received_at": "2026-11-02T08:15:04.120000Z",
+        },
+        "authority": {"id": AUTHORITY_ID, "name": "Hearthmere"},
+        "decision": {
+            name: DECISION[name]
+            for name in ("state", "rule", "reason", "question", "candidates", "dataset")
+        },
+    },
+}
+MESSAGE_CHALLENGE: dict[str, Any] = {
+    "type": "endpoint.challenge",
+    "schema_version": 1,
+    "timestamp": "2026-11-02T08:00:00.000000Z",
+    "sequence": 0,
+    "data": {"challenge": "3q2-7wEBAgMEBQYHCAkKCw"},
+}
+MESSAGE_TEST: dict[str, Any] = {
+    "type": "endpoint.test",
+    "schema_version": 1,
+    "timestamp": "2026-11-02T08:00:00.000000Z",
+    "sequence": 0,
+    "data": {},
+}

@@ -229,6 +229,36 @@ def demo(
         sys.exit(1)
 
 
+@app.command()
+def stub(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8090,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(help="Signing secret, whsec_...; repeatable. Without it nothing is checked."),
+    ] = None,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Status, or drip, cut, lost, never; repeat it for one after the other, the last "
+            "for ever. 200 by default."
+        ),
+    ] = None,
+) -> None:
+    """Receive webhooks as a council does: check signatures, show messages, answer challenges."""
+    from scripts.stub import Stub, StubError, parse_answer, run_stub
+
+    console = Console(highlight=False, soft_wrap=True)
+    try:
+        answers = [parse_answer(one) for one in answer or ["200"]]
+        receiver = Stub(secret or [], answers, console=console, now=time.time)
+        if not secret:
+            console.print("no --secret: signatures are NOT checked")
+        asyncio.run(run_stub(receiver, host=host, port=port, console=console))
+    except StubError as error:
+        raise UsageError(str(error)) from None
+
+
 @db_app.command("stop")
 def db_stop() -> None:
     """Stop the embedded database of the data directory."""

@@ -1,4 +1,4 @@
-"""Writes the snapshot of the API's description: `python -m tests.guarantees.openapi`."""
+"""Writes the API's snapshot and the webhooks' schema: `python -m tests.guarantees.openapi`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 from api.app import create_app
 from api.settings import Settings
+from api.webhook_schemas import json_schema
 
 SNAPSHOT = Path(__file__).with_name("openapi.json")
+WEBHOOKS = Path(__file__).parents[2] / "docs" / "webhooks.schema.json"
 
 
 def describe() -> dict[str, Any]:
@@ -21,3 +23,4 @@ def describe() -> dict[str, Any]:
 
 if __name__ == "__main__":
     SNAPSHOT.write_text(json.dumps(describe(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    WEBHOOKS.write_text(json.dumps(json_schema(), indent=2) + "\n", encoding="utf-8")

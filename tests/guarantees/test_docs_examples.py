@@ -15,6 +15,7 @@ from api.delivery import policy, signing
 from api.delivery.channels.webhook import payload
 from api.delivery.outbox import Claimed
 from api.schemas import EndpointIn, ReportIn, UpdateIn
+from api.webhook_schemas import Message
 from tests.support.rows import DECISION, RECEIVED_AT
 
 ROOT = Path(__file__).parents[2]
@@ -83,8 +84,14 @@ def test_how_a_council_answers_the_challenge() -> None:
 
 
 def test_what_a_council_receives() -> None:
-    candidate = {"code": "X", "name": "X", "layer": "X", "reason": "X", "distance_m": 0.0}
-    candidate["road"] = None
+    candidate: dict[str, Any] = {
+        "code": "X",
+        "name": "X",
+        "layer": "X",
+        "reason": "X",
+        "distance_m": 0.0,
+    }
+    candidate |= {"road": None, "agreement": None, "succeeds": None}
     claimed = Claimed(
         delivery_id=ID,
         lease_token=ID,
@@ -112,3 +119,4 @@ def test_what_a_council_receives() -> None:
     example = re.search(r'```json\n(\{\n  "type": "report.created".*?)```', text, re.DOTALL)
     assert example is not None
     assert shape(json.loads(example[1])) == shape(json.loads(payload(claimed)))
+    TypeAdapter(Message).validate_json(re.sub("…", str(ID), example[1]))

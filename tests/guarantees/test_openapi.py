@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.guarantees.openapi import SNAPSHOT, describe
+from api.webhook_schemas import json_schema
+from tests.guarantees.openapi import SNAPSHOT, WEBHOOKS, describe
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,28 @@ def has_example(content: dict[str, Any], document: dict[str, Any]) -> bool:
 def test_the_description_is_the_one_agreed_on(document: dict[str, Any]) -> None:
     agreed = json.loads(SNAPSHOT.read_text(encoding="utf-8"))
     assert document == agreed, "if this is on purpose: python -m tests.guarantees.openapi"
+
+
+def test_the_schema_of_the_webhooks_is_the_one_agreed_on() -> None:
+    agreed = json.loads(WEBHOOKS.read_text(encoding="utf-8"))
+    assert json_schema() == agreed, "if this is on purpose: python -m tests.guarantees.openapi"
+
+
+def test_webhooks_are_described(document: dict[str, Any]) -> None:
+    types = {
+        schema["properties"]["type"]["const"]
+        for schema in json_schema()["$defs"].values()
+        if "type" in schema.get("properties", {})
+    }
+    assert document["webhooks"].keys() == types
+    for name, methods in document["webhooks"].items():
+        operation = methods["post"]
+        assert operation["summary"], name
+        assert operation["description"], name
+        headers = {one["name"] for one in operation["parameters"]}
+        assert headers == {"webhook-id", "webhook-timestamp", "webhook-signature"}
+        (body,) = operation["requestBody"]["content"].values()
+        assert has_example(body, document), name
 
 
 def test_it_is_openapi_3_1(document: dict[str, Any]) -> None:

@@ -100,6 +100,7 @@ async def test_a_delivery_arrives_once_and_signed(
     report_id, authority_id = await pool.fetchrow("SELECT id, authority_id FROM report")
     assert message == {
         "type": "report.created",
+        "schema_version": 1,
         "timestamp": "2027-01-15T08:00:00.123456Z",
         "sequence": 1,
         "data": {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -48,8 +49,9 @@ Respond = Callable[[Received, asyncio.StreamWriter], Awaitable[None]]
 class StubAuthority:
     """Used as `async with StubAuthority() as stub`, then `stub.url("/intake")`."""
 
-    def __init__(self, host: str = "127.0.0.1") -> None:
+    def __init__(self, host: str = "127.0.0.1", *, tls: ssl.SSLContext | None = None) -> None:
         self.host = host
+        self.tls = tls
         self.port = 0
         self.received: list[Received] = []
         self.challenges: list[Received] = []
@@ -60,7 +62,7 @@ class StubAuthority:
         self._handlers: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, self.host, 0)
+        self._server = await asyncio.start_server(self._serve, self.host, 0, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -81,7 +83,8 @@ class StubAuthority:
         await asyncio.gather(*self._handlers, return_exceptions=True)
 
     def url(self, path: str = "/intake") -> str:
-        return f"http://{self.host}:{self.port}{path}"
+        scheme = "https" if self.tls else "http"
+        return f"{scheme}://{self.host}:{self.port}{path}"
 
     def answer(self, path: str, *answers: Answer | Respond) -> None:
         self._answers[path] = list(answers)
@@ -158,3 +161,41 @@ def _challenge(body: bytes) -> str | None:
     if not isinstance(message, dict) or message.get("type") != "endpoint.challenge":
         return None
     return str(message["data"]["challenge"])
+
+
+# --- ways to misbehave that write to the socket themselves ----------------------------------------
+
+
+async def break_off(_: Received, writer: asyncio.StreamWriter) -> None:
+    """Promise a hundred bytes, send ten, and close."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n0123456789")
+    await writer.drain()
+
+
+async def say_nothing(_: Received, _writer: asyncio.StreamWriter) -> None:
+    """Take the request and never answer."""
+    await asyncio.Event().wait()
+
+
+@dataclass
+class Flood:
+    """Answers 200 with so many bytes, and counts how many could be sent."""
+
+    size: int
+    sent: int = 0
+    cut_off: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, _: Received, writer: asyncio.StreamWriter) -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-length: {self.size}\r\n\r\n"
+        writer.write(head.encode())
+        part = bytes(64 * 1024)
+        try:
+            while self.sent < self.size:
+                writer.write(part)
+                await writer.drain()
+                self.sent += len(part)
+        except OSError:
+            self.cut_off = True
+        finally:
+            self.over.set()

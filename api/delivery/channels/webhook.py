@@ -17,6 +17,7 @@ from api.delivery import policy, signing
 from api.delivery.egress import Answer, Egress, EgressFailed, EgressRefused
 from api.delivery.outbox import Claimed, rfc3339
 from api.store.probes import Probe
+from api.webhook_schemas import VERSION
 
 
 class Webhook:
@@ -83,6 +84,7 @@ def payload(claimed: Claimed) -> bytes:
     event = claimed.event or _created(claimed)
     message = {
         "type": event["type"],
+        "schema_version": VERSION,
         "timestamp": event["timestamp"],
         "sequence": claimed.sequence,
         "data": event["data"],
