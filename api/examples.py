@@ -381,6 +381,28 @@ MESSAGE_CHALLENGE: dict[str, Any] = {
     "sequence": 0,
     "data": {"challenge": "3q2-7wEBAgMEBQYHCAkKCw"},
 }
+MESSAGE_UPDATED: dict[str, Any] = {
+    "type": "report.updated",
+    "schema_version": 1,
+    "timestamp": "2026-11-02T09:00:00.000000Z",
+    "sequence": 2,
+    "data": {
+        "report": {"id": REPORT_ID},
+        "decision": MESSAGE_CREATED["data"]["decision"],
+    },
+}
+MESSAGE_WITHDRAWN: dict[str, Any] = {
+    "type": "report.withdrawn",
+    "schema_version": 1,
+    "timestamp": "2026-11-02T09:00:00.000000Z",
+    "sequence": 2,
+    "data": {
+        "report": {"id": REPORT_ID},
+        "authority": {"id": AUTHORITY_ID, "name": "Hearthmere"},
+        "reason": "the point lies inside Harpoon Bay, and so near to Hearthmere that the position "
+        "may be wrong; the reporter says Hearthmere",
+    },
+}
 MESSAGE_TEST: dict[str, Any] = {
     "type": "endpoint.test",
     "schema_version": 1,

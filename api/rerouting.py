@@ -19,7 +19,8 @@ import asyncpg
 import structlog
 
 from api import db, errors
-from api.delivery.outbox import WAKE_UP
+from api.delivery.channels.webhook import DECISION_TOLD
+from api.delivery.outbox import WAKE_UP, owe_event
 from api.routing import LiveRouting, RoutingTable
 from api.schemas import AnswerIn, AuthorityRef, CandidateOut, DecisionOut
 from api.store import events, reroutes
@@ -137,19 +138,16 @@ async def answer(
         detail={"reason": decision.reason, **given},
         key=f"answer:{json.dumps(given, sort_keys=True)}:{row['authority_id']}",
     )
-    if decision.authority.id == row["authority_id"] and not row["with_operator"]:
-        await reroutes.hand_over(
-            conn,
-            report_id,
-            decision=decision.model_dump(mode="json"),
-            dataset_id=table.dataset_id,
-            authority_id=decision.authority.id,
-            **given,
-        )
-    else:
-        await give(
-            conn, report_id, decision, decision.authority, table, because=decision.reason, **given
-        )
+    await give(
+        conn,
+        report_id,
+        decision,
+        decision.authority,
+        table,
+        before=None if row["with_operator"] else row["authority_id"],
+        because=decision.reason,
+        **given,
+    )
 
 
 def assigned(
@@ -171,10 +169,15 @@ async def give(
     table: RoutingTable,
     *,
     because: str,
+    before: UUID | None = None,
     chosen: str | None = None,
     road_ref: str | None = None,
 ) -> None:
-    """Hand a report over and say so to the reporter. Its row must be locked."""
+    """Give a report to an authority by a new decision, and say so. Its row must be locked.
+
+    `before` is who had it, unless they know already: they are told that it has gone. Who has it
+    already is told the decision.
+    """
     await reroutes.hand_over(
         conn,
         report_id,
@@ -184,13 +187,24 @@ async def give(
         chosen=chosen,
         road_ref=road_ref,
     )
-    await events.add_event(
-        conn,
-        report_id,
-        kind="rerouted",
-        authority_id=authority.id,
-        detail={"rule": decision.rule, "reason": because},
-    )
+    about = {"report": {"id": str(report_id)}}
+    if before != authority.id:
+        await events.add_event(
+            conn,
+            report_id,
+            kind="rerouted",
+            authority_id=authority.id,
+            detail={"rule": decision.rule, "reason": because},
+        )
+        if before is not None and await reroutes.has_it(conn, report_id, before):
+            who = {"id": str(authority.id), "name": authority.name}
+            gone = {**about, "authority": who, "reason": because}
+            message = {"type": "report.withdrawn", "data": gone}
+            await owe_event(conn, report_id, message, authority_id=before)
+    if await reroutes.has_it(conn, report_id, authority.id):
+        told = decision.model_dump(mode="json", include=set(DECISION_TOLD))
+        message = {"type": "report.updated", "data": {**about, "decision": told}}
+        await owe_event(conn, report_id, message, authority_id=authority.id)
 
 
 def _given_to(

@@ -86,6 +86,51 @@ class ReportCreated(Wire):
     data: CreatedData
 
 
+class ReportId(Wire):
+    """The report, by its id."""
+
+    id: UUID
+
+
+class UpdatedData(Wire):
+    """What `report.updated` tells."""
+
+    report: ReportId
+    decision: MessageDecision
+
+
+class ReportUpdated(Wire):
+    """Why a report that you have is yours, by now: the reporter, or an operator, has said so."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_UPDATED]})
+
+    type: Literal["report.updated"]
+    schema_version: Version
+    timestamp: Time
+    sequence: Annotated[int, Field(ge=2)]
+    data: UpdatedData
+
+
+class WithdrawnData(Wire):
+    """What `report.withdrawn` tells."""
+
+    report: ReportId
+    authority: Annotated[MessageAuthority, Field(description="Who has it now.")]
+    reason: str
+
+
+class ReportWithdrawn(Wire):
+    """A report that you have has gone to another authority: it was never yours to mend."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_WITHDRAWN]})
+
+    type: Literal["report.withdrawn"]
+    schema_version: Version
+    timestamp: Time
+    sequence: Annotated[int, Field(ge=2)]
+    data: WithdrawnData
+
+
 class ChallengeData(Wire):
     """What has to be given back."""
 
@@ -98,7 +143,7 @@ class EndpointChallenge(Wire):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_CHALLENGE]})
 
     type: Literal["endpoint.challenge"]
-    schema_version: Version = 1
+    schema_version: Version
     timestamp: Time
     sequence: Literal[0]
     data: ChallengeData
@@ -110,14 +155,17 @@ class EndpointTest(Wire):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_TEST]})
 
     type: Literal["endpoint.test"]
-    schema_version: Version = 1
+    schema_version: Version
     timestamp: Time
     sequence: int = 0
     data: dict[str, Any]
 
 
 # Every message, told apart by its type
-Message = Annotated[ReportCreated | EndpointChallenge | EndpointTest, Field(discriminator="type")]
+Message = Annotated[
+    ReportCreated | ReportUpdated | ReportWithdrawn | EndpointChallenge | EndpointTest,
+    Field(discriminator="type"),
+]
 
 
 class MessageAnswer(BaseModel):

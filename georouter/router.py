@@ -5,7 +5,8 @@ and the layers of areas to ask; agreements put a body in the place of another, s
 bodies on a day. The router promises the same decision for the same input, dataset and rules, names
 the rule that fired, and never guesses in silence: within the position's accuracy of a border, a
 special road or an agreement's ground all sides are candidates and the citizen is asked. It does not
-know authorities by name, endpoints, or the clock.
+know authorities by name, endpoints, or the clock. It is long because the rules share the place that
+is asked about; what is certain and what is to be asked is weighed in `doubt`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from datetime import date
 from functools import cached_property
 from typing import Final, Protocol
 
+from georouter.doubt import choose, distinct, same_road, weigh_grounds, weigh_roads
 from georouter.grounds import Ground, Grounds
 from georouter.model import (
     Agreement,
@@ -27,7 +29,6 @@ from georouter.model import (
     Layer,
     MissingLayer,
     NearBorder,
-    NotACandidate,
     Road,
     Rules,
     Succession,
@@ -196,16 +197,16 @@ class Router:
                 if len(self._settled) >= _MOST_SETTLED:
                     self._settled.clear()
                 self._settled[key] = decision
-        return decision if chosen is None else _choose(decision, chosen)
+        return decision if chosen is None else choose(decision, chosen)
 
     def _decide(self, place: _Place, grounds: list[Ground], road_ref: str | None) -> Decision:
         """The areas first, then what outranks them, then what makes the answer less sure."""
         decision = self._by_areas(place)
         roads = self._special_roads(place, road_ref)
         if roads:
-            decision = _weigh_roads(decision, roads, place.reach_m, road_ref)
+            decision = weigh_roads(decision, roads, place.reach_m, road_ref)
         if grounds:
-            decision = _weigh_grounds(decision, self._bodies_of(grounds, place), place.reach_m)
+            decision = weigh_grounds(decision, self._bodies_of(grounds, place), place.reach_m)
         if place.refused:
             decision = self._after_refusal(decision, place)
         doubts = [*place.doubts, *self._missing_roads(place, decision)]
@@ -286,8 +287,8 @@ class Router:
         # neighbours for which one body answers are one candidate, and no doubt
         # of a body split in two, one successor covers the point, the other may only be near
         near = [*(one for one in inside if one.distance_m), *near]
-        inside = list(_new([one for one in inside if not one.distance_m], ()))
-        candidates = [*inside, *_new(sorted(near, key=lambda one: one.distance_m), inside)]
+        inside = list(distinct([one for one in inside if not one.distance_m], ()))
+        candidates = [*inside, *distinct(sorted(near, key=lambda one: one.distance_m), inside)]
         first, names = candidates[0], [candidate.name for candidate in candidates]
         if not inside:
             rule, state = "nearest-area", DecisionState.DEGRADED
@@ -362,7 +363,7 @@ class Router:
                     or not in_force(place.as_of, valid_from=road.valid_from, valid_to=road.valid_to)
                     or (
                         distance_m > place.reach_m
-                        and not (road_ref and _same_road(road.number, road_ref))
+                        and not (road_ref and same_road(road.number, road_ref))
                     )
                 ):
                     continue
@@ -456,7 +457,7 @@ class Router:
                 not agreement.ring
                 and _counts(agreement, place.as_of)
                 and (
-                    any(_same_road(candidate.road, one) for one in agreement.roads)
+                    any(same_road(candidate.road, one) for one in agreement.roads)
                     if agreement.roads
                     else not candidate.road
                 )
@@ -576,142 +577,3 @@ def _lies(first: Candidate) -> str:
 
 def _counts(agreement: Agreement, as_of: date | None) -> bool:
     return in_force(as_of, valid_from=agreement.valid_from, valid_to=agreement.valid_to)
-
-
-def _weigh_roads(
-    decision: Decision, roads: list[tuple[Candidate, float]], reach_m: float, road_ref: str | None
-) -> Decision:
-    """The areas' decision, with the special roads that may be meant instead.
-
-    For certain on such a road is only who is further inside it than the position may be off, with
-    no other body's road of a higher rank in reach, or says so; otherwise the road and the areas are
-    candidates, and the citizen is asked. A bridge over or under it is within reach of both.
-    """
-    ranked, roads = roads, sorted(roads, key=lambda one: one[0].distance_m > 0)
-    (first, depth_m), covering = roads[0], roads[0][0].distance_m == 0
-    outranked = any(one.code != first.code for one, _ in ranked[: ranked.index(roads[0])])
-    numbers = " or the ".join(dict.fromkeys(candidate.road for candidate, _ in roads))
-    special = _new([candidate for candidate, _ in roads], ())
-    areas = _new(decision.candidates, special)
-    if road_ref is not None:
-        named = next((one for one, _ in roads if _same_road(one.road, road_ref)), None)
-        if named is None:
-            return replace(
-                decision,
-                reason=f"{decision.reason}; near the {numbers}, but the reporter says it is on "
-                f"{road_ref}",
-            )
-        others = tuple(one for one in (*special, *areas) if one.code != named.code)
-        return replace(
-            decision,
-            state=DecisionState.CERTAIN,
-            rule="road-ref",
-            reason=f"the reporter says it is on the {named.road}, which {named.name} looks after",
-            candidates=(named, *others),
-            question="",
-        )
-    sure = (depth_m >= reach_m and not outranked) or not (areas or special[1:])
-    if covering and sure:
-        return replace(
-            decision,
-            state=DecisionState.CERTAIN,
-            rule="agreement" if first.agreement else "special-road",
-            reason=f"the point lies on the {first.road}, which {first.name} looks after",
-            candidates=(*special, *areas),
-            question="",
-        )
-    beside = _new(special, decision.candidates)
-    if not covering and not beside:
-        return decision  # the same bodies on it and beside it: nothing to ask
-    candidates = (*special, *areas) if covering else (*decision.candidates, *beside)
-    return replace(
-        decision,
-        state=_in_doubt(decision, candidates),
-        rule="near-special-road",
-        reason=f"{decision.reason}; it may be on the {numbers}, or on a road beside or across it",
-        candidates=candidates,
-        question=f"Is it on the {numbers}, or on a road beside it?" if candidates[1:] else "",
-    )
-
-
-def _weigh_grounds(
-    decision: Decision, grounds: list[tuple[Candidate, float]], reach_m: float
-) -> Decision:
-    """The decision, with the bodies that answer by agreement on a piece of ground near by.
-
-    Further inside it than the position may be off, the agreement beats everything else.
-    """
-    if not grounds:
-        return decision
-    bodies = _new([candidate for candidate, _ in grounds], ())
-    others = _new(decision.candidates, bodies)
-    (first, depth_m), covering = grounds[0], grounds[0][0].distance_m == 0
-    if covering and (depth_m >= reach_m or not others):
-        return replace(
-            decision,
-            state=DecisionState.CERTAIN,
-            rule="agreement",
-            reason=f"{first.name} answers {first.reason}",
-            candidates=(*bodies, *others),
-            question="",
-        )
-    beside = _new(bodies, decision.candidates)
-    if not covering and not beside:
-        return decision  # the same body on it and beside it: nothing to ask
-    candidates = (*bodies, *others) if covering else (*decision.candidates, *beside)
-    names = " or ".join(dict.fromkeys(one.name for one in bodies))
-    return replace(
-        decision,
-        state=_in_doubt(decision, candidates),
-        rule="near-agreement",
-        reason=f"{decision.reason}; near ground on which {names} answers by agreement",
-        candidates=candidates,
-        question=f"Is it on the ground that {names} looks after, or beside it?"
-        if candidates[1:]
-        else "",
-    )
-
-
-def _in_doubt(decision: Decision, candidates: tuple[Candidate, ...]) -> DecisionState:
-    """To be asked about, unless a layer is missing or there is nobody else to ask about."""
-    if decision.state is DecisionState.DEGRADED or not candidates[1:]:
-        return DecisionState.DEGRADED
-    return DecisionState.AMBIGUOUS
-
-
-def _new(candidates: Iterable[Candidate], known: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Those candidates whose bodies are not among the known, each body once."""
-    codes = {one.code for one in known}
-    found: dict[str, Candidate] = {}
-    for one in candidates:
-        if one.code not in codes:
-            found.setdefault(one.code, one)  # the nearest of a body's comes first
-    return tuple(found.values())
-
-
-def _same_road(one: str, other: str) -> bool:
-    """Whether two ways of writing a road number mean the same: "A1(M)", "a1 m"."""
-    plain = str.maketrans("", "", " ()-")
-    return one.translate(plain).upper() == other.translate(plain).upper()
-
-
-def _choose(decision: Decision, chosen: str) -> Decision:
-    """The decision once the citizen has said which candidate is meant."""
-    codes = tuple(candidate.code for candidate in decision.candidates)
-    if chosen not in codes:
-        raise NotACandidate(chosen, codes)
-    first = decision.candidates[codes.index(chosen)]
-    others = tuple(candidate for candidate in decision.candidates if candidate is not first)
-    if not others:
-        return decision  # there was nothing to choose
-    return replace(
-        decision,
-        # a choice settles doubt, not the lack of a layer
-        state=DecisionState.DEGRADED
-        if decision.state is DecisionState.DEGRADED
-        else DecisionState.CERTAIN,
-        rule="chosen",
-        reason=f"{decision.reason}; the reporter says {first.name}",
-        candidates=(first, *others),
-        question="",
-    )

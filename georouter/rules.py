@@ -233,6 +233,15 @@ def _successions(top: Table) -> tuple[Succession, ...]:
                     f"{code} ends twice, in succession {ended[code] + 1} too; remove one",
                 )
             ended[code] = position
+    for position, one in enumerate(found):
+        for heir in one.successors:
+            later = ended.get(heir.code)
+            if later is not None and found[later].on <= one.on:
+                raise Fault(
+                    ("successions", position),
+                    f"{heir.code} takes over, but ends on {found[later].on} itself; it must begin "
+                    "before it ends",
+                )
     return found
 
 

@@ -178,6 +178,8 @@ class _Run:
         self._vault_key = new_key()
         self._calm = asyncio.Lock()  # nothing is killed while somebody has it
         self._progress = asyncio.Condition()
+        self._posting = asyncio.Event()  # not while somebody registers: kills belong under load
+        self._posting.set()
 
     async def run(self) -> dict[str, Any]:
         """All of it; returns the figures."""
@@ -301,12 +303,15 @@ class _Run:
                 tasks.create_task(self._post(numbers, keys["app"], chance))
             tasks.create_task(self._kill(webs, workers))
             await self._until(self._reports // 2)
+            self._posting.clear()
             await self._register(keys["operator"], intake, LATE)
+            self._posting.set()
 
     async def _post(self, numbers: Any, key: str, chance: random.Random) -> None:
         """One app, on a bad line."""
         async with Client(self._ports, self._seen.answers, chance) as client:
             for number in numbers:
+                await self._posting.wait()
                 posted = report(number, chance)
                 self._seen.posted[number] = posted
                 label = f"chaos {self._seed} {number}"

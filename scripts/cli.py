@@ -626,11 +626,14 @@ def locate(
     chosen: Annotated[str | None, typer.Option(help="Code of the candidate that is meant.")] = None,
     as_of: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="The day whose bodies count, e.g. 2027-04-01."),
+        typer.Option(
+            formats=["%Y-%m-%d"], help="The day whose bodies count, e.g. 2027-04-01; else today."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Say who is responsible at a place, straight from a dataset folder."""
+    from api import london
     from api.routing import load_rules
     from boundaries.dataset import open_dataset
     from georouter.router import Router
@@ -645,7 +648,7 @@ def locate(
         accuracy_m=accuracy_m,
         road_ref=road_ref,
         chosen=chosen,
-        as_of=as_of.date() if as_of else None,
+        as_of=as_of.date() if as_of else london.day_of(time.time()),
     )
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(decision), default=str))

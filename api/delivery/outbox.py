@@ -131,11 +131,18 @@ async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = Non
     )
 
 
-async def owe_event(conn: asyncpg.Connection, report_id: UUID, event: Mapping[str, Any]) -> int:
-    """Owe an event about a report, {"type", "data"}, to every endpoint that has the report.
+async def owe_event(
+    conn: asyncpg.Connection,
+    report_id: UUID,
+    event: Mapping[str, Any],
+    *,
+    authority_id: UUID | None = None,
+) -> int:
+    """Owe an event about a report, {"type", "data"}, to every webhook that has the report.
 
-    That is: was sent it, or is owed it, and is not deleted; and wants events of this type. Returns
-    to how many. In the caller's transaction, or in one of its own.
+    That is: was sent it, or is owed it, and is not deleted; wants events of this type; and is the
+    authority's, if one is given. Other channels have no form for events. Returns to how many. In
+    the caller's transaction, or in one of its own.
     """
     async with conn.transaction():
         # Events of one report take turns. Not FOR UPDATE: that would wait for, and hold up, all who
@@ -164,6 +171,8 @@ async def owe_event(conn: asyncpg.Connection, report_id: UUID, event: Mapping[st
                 WHERE report_id = $1 AND sequence = 1
                   AND delivery.state IN ('pending', 'leased', 'delivered')
                   AND endpoint.state <> 'deleted' AND wanted(endpoint.events, $4)
+                  AND endpoint.channel = 'webhook'
+                  AND ($5::uuid IS NULL OR endpoint.authority_id = $5)
                 FOR KEY SHARE OF endpoint
             ), owed AS (
                 INSERT INTO delivery (report_id, endpoint_id, sequence, event, due_at)
@@ -184,6 +193,7 @@ async def owe_event(conn: asyncpg.Connection, report_id: UUID, event: Mapping[st
             {"type": event["type"], "timestamp": rfc3339(now), "data": event["data"]},
             PATIENCE_S,
             event["type"],
+            authority_id,
         )
 
 

@@ -70,7 +70,13 @@ async def assign_report(
             raise errors.NotFound("there is no such report")
         decision = rerouting.assigned(row, authority, table, as_of=wired.live.today())
         await rerouting.give(
-            conn, report_id, decision, authority, table, because="given by an operator"
+            conn,
+            report_id,
+            decision,
+            authority,
+            table,
+            before=None if row["with_operator"] else row["authority_id"],
+            because="given by an operator",
         )
         await audit.record(
             conn,

@@ -33,7 +33,7 @@ Fallback = Annotated[
 ]
 
 
-MessageType = Literal["report.created", "report.updated"]
+MessageType = Literal["report.created", "report.updated", "report.withdrawn"]
 
 
 def _has_reports(value: list[str] | None) -> list[str] | None:

@@ -209,7 +209,22 @@ async def send_to_triage(conn: asyncpg.Connection, report_id: UUID, *, reason: s
     await add_event(conn, report_id, kind="with_operator", detail={"reason": reason})
 
 
+async def has_it(conn: asyncpg.Connection, report_id: UUID, authority_id: UUID) -> bool:
+    """Whether a report was delivered to an authority."""
+    found: bool = await conn.fetchval(
+        """
+        SELECT EXISTS (SELECT FROM delivery JOIN endpoint ON endpoint.id = endpoint_id
+                       WHERE report_id = $1 AND authority_id = $2 AND sequence = 1
+                         AND delivery.state = 'delivered')
+        """,
+        report_id,
+        authority_id,
+    )
+    return found
+
+
 async def _owe_nobody(conn: asyncpg.Connection, report_id: UUID) -> None:
+    """Cancel what is owed of a report, but for the word to who had it that it has gone on."""
     await conn.execute(
         """
         SELECT FROM delivery WHERE report_id = $1 AND state IN ('pending', 'leased')
@@ -221,6 +236,7 @@ async def _owe_nobody(conn: asyncpg.Connection, report_id: UUID) -> None:
         """
         UPDATE delivery SET state = 'cancelled', settled_at = now(), lease_token = NULL
         WHERE report_id = $1 AND state IN ('pending', 'leased')
+          AND event ->> 'type' IS DISTINCT FROM 'report.withdrawn'
         """,
         report_id,
     )

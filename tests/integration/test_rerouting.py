@@ -16,12 +16,15 @@ from uuid import UUID
 import asyncpg
 import httpx
 import pytest
+from pydantic import TypeAdapter
 
 from api import db, rerouting
 from api.delivery import outbox, policy
+from api.delivery.channels.webhook import payload
 from api.explain import explain
 from api.routing import LiveRouting
 from api.store import authorities, reroutes
+from api.webhook_schemas import Message
 from tests.support.app import (
     IN_SHIRE,
     IN_WEST,
@@ -260,6 +263,50 @@ async def test_the_reporter_s_answer_moves_it(api: Api) -> None:
     assert slug(await post(api, path, {})) == "validation-failed"
     assert slug(await post(api, path, {"chosen": WEST}, key="other app")) == "not-found"
     assert slug(await post(api, path, {"chosen": WEST}, key="operator")) == "forbidden"
+
+
+async def messages(api: Api) -> list[tuple[str, Any]]:
+    """What is due, as the webhooks get it: where, and what, held against the schema."""
+    async with db.acquire(api.pool) as conn:
+        claimed = await outbox.claim(conn, worker=1, limit=9, lease_s=60, per_endpoint=9)
+    found = []
+    for one in claimed:
+        message = TypeAdapter[Any](Message).validate_json(payload(one))
+        found.append((one.url, message))
+        async with db.acquire(api.pool) as conn, conn.transaction():
+            await outbox.settle(conn, one, policy.Delivered(status=200), policy.Next("delivered"))
+    return sorted(found, key=lambda one: one[0])
+
+
+async def test_who_has_the_report_is_told_of_the_answer(api: Api) -> None:
+    await api.register(WEST, url="http://127.0.0.1:9/west")
+    await api.register(SHIRE, url="http://127.0.0.1:9/shire")
+    posted = (await api.post_report(**ON_BORDER)).json()
+    path = f"/v1/reports/{posted['id']}/answer"
+    [(url, created)] = await messages(api)
+    assert (url[-5:], created.type, created.data.decision.state) == (
+        "/west",
+        "report.created",
+        "ambiguous",
+    )
+
+    await post(api, path, {"chosen": WEST})
+    [(url, updated)] = await messages(api)
+    assert (url[-5:], updated.type, updated.sequence) == ("/west", "report.updated", 2)
+    assert (updated.data.decision.state, updated.data.decision.rule) == ("certain", "chosen")
+
+    await post(api, path, {"chosen": SHIRE})
+    (shire, created), (west, withdrawn) = await messages(api)
+    assert (shire[-6:], created.type) == ("/shire", "report.created")
+    assert (west[-5:], withdrawn.type, withdrawn.sequence) == ("/west", "report.withdrawn", 3)
+    assert withdrawn.data.authority.name == "Shire"
+
+    await post(api, path, {"chosen": WEST})
+    (shire, gone), (west, back) = await messages(api)
+    assert (shire[-6:], gone.type) == ("/shire", "report.withdrawn")
+    assert (west[-5:], back.type, back.sequence) == ("/west", "report.updated", 4)
+    report = await shown(api, posted["id"])
+    assert (report["state"], report["current"]["authority"]["name"]) == ("forwarded", "West")
 
 
 async def test_two_processes_reroute_each_report_once(api: Api) -> None:

@@ -185,6 +185,13 @@ def test_a_body_ends_once() -> None:
     assert raised.value.line == SUCCESSIONS.count("\n") + 6  # where the second one says so
 
 
+@pytest.mark.parametrize("ends", ['["C", "D1", "EAST"]', '["C", "WEST"]'])
+def test_nobody_takes_over_who_has_ended(ends: str) -> None:
+    texts = {**TEXTS, "successions.toml": SUCCESSIONS.replace('["C", "D1", "D2"]', ends)}
+    with pytest.raises(RulesError, match=r"line 2: .* takes over, but ends on 2027-04-01 itself"):
+        parse_rules(texts)
+
+
 def test_the_shipped_ones_load() -> None:
     rules = load_rules(None)
     assert rules.categories["pothole"].tier.layers == ("highway", "district")

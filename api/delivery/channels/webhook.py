@@ -19,6 +19,9 @@ from api.delivery.outbox import Claimed, rfc3339
 from api.store.probes import Probe
 from api.webhook_schemas import VERSION
 
+# What of a decision a council is told
+DECISION_TOLD = ("state", "rule", "reason", "question", "candidates", "dataset")
+
 
 class Webhook:
     """Standard Webhooks over the given egress; `clock` gives Unix seconds."""
@@ -40,6 +43,7 @@ class Webhook:
         """POST a challenge, which must come back in the answer, or a test, which any 2xx passes."""
         message = {
             "type": f"endpoint.{probe.kind}",
+            "schema_version": VERSION,
             "timestamp": rfc3339(probe.asked_at),
             "sequence": 0,
             "data": {"challenge": probe.text} if probe.kind == "challenge" else {},
@@ -113,9 +117,6 @@ def _created(claimed: Claimed) -> Mapping[str, Any]:
                 "received_at": rfc3339(claimed.received_at),
             },
             "authority": {"id": str(claimed.authority_id), "name": claimed.authority_name},
-            "decision": {
-                name: claimed.decision.get(name)
-                for name in ("state", "rule", "reason", "question", "candidates", "dataset")
-            },
+            "decision": {name: claimed.decision.get(name) for name in DECISION_TOLD},
         },
     }
