@@ -16,6 +16,8 @@ from api.webhook_schemas import (
     EndpointTest,
     MessageAnswer,
     ReportCreated,
+    ReportUpdated,
+    ReportWithdrawn,
 )
 
 router = APIRouter(tags=["webhooks"])
@@ -58,6 +60,30 @@ async def report_created(
     message: ReportCreated, signed: Annotated[Signed, Header()]
 ) -> MessageAnswer:
     """Sent until it is delivered or dead. Check the signature on the raw body, then take it."""
+    raise NotImplementedError
+
+
+@router.post(
+    "report.updated",
+    operation_id="reportUpdated",
+    summary="What is known of a report that you have, by now",
+    response_description="Delivered",
+    responses=_REFUSALS,
+)
+async def report_updated(message: ReportUpdated, signed: Annotated[Signed, Header()]) -> None:
+    """Sent when the reporter or an operator has said that it is yours."""
+    raise NotImplementedError
+
+
+@router.post(
+    "report.withdrawn",
+    operation_id="reportWithdrawn",
+    summary="A report that you have has gone to another authority",
+    response_description="Delivered",
+    responses=_REFUSALS,
+)
+async def report_withdrawn(message: ReportWithdrawn, signed: Annotated[Signed, Header()]) -> None:
+    """Sent when the reporter or an operator has said that it is another's."""
     raise NotImplementedError
 
 

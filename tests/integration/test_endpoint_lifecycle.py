@@ -107,7 +107,8 @@ async def pending(api: Api, url: str, **fields: Any) -> tuple[str, str]:
 
 
 async def actions(pool: asyncpg.Pool) -> list[str]:
-    return [row["action"] for row in await pool.fetch("SELECT action FROM audit ORDER BY id")]
+    rows = await pool.fetch("SELECT action FROM audit WHERE action LIKE 'endpoint.%' ORDER BY id")
+    return [row["action"] for row in rows]
 
 
 def endpoint_id(path: str) -> UUID:
