@@ -23,6 +23,9 @@ from boundaries.dataset import Dataset
 from georouter.model import Decision, NotACandidate, Rules, UnknownCategory
 from georouter.router import Router
 
+# The events that come with a decision of their own
+MOVES = {"rerouted", "answered"}
+
 
 @dataclass(frozen=True, slots=True)
 class Explained:
@@ -49,7 +52,9 @@ async def explain(
         return None
     decision = DecisionOut.model_validate(row["decision"])
     happened = await events.list_events(conn, report_id)
-    refused = await reroutes.find_refused(conn, report_id)
+    # Whoever refused after the decision had no part in it.
+    decided = max((event["n"] for event in happened if event["kind"] in MOVES), default=0)
+    refused = await reroutes.find_refused(conn, report_id, before=decided)
     sentences = [
         f"Report {report_id}: {row['category']} at {row['lon']:.6f}, {row['lat']:.6f}.",
         f"Received {row['received_at']:%Y-%m-%d %H:%M:%S} UTC.",

@@ -17,6 +17,9 @@ from georouter.model import NotACandidate, UnknownCategory
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
 
+# The events after which another has the report, or nobody
+MOVES = {"not_ours", "rerouted", "with_operator"}
+
 
 @router.post(
     "",
@@ -191,7 +194,9 @@ def _shape(
         rehearsal=rehearsal,
     )
     told = [schemas.EventOut.of(row) for row in happened]
-    statuses = [event.state for event in told if event.state is not None]
+    # What somebody said who has it no more says nothing of the work.
+    moved = max((event.n for event in told if event.kind in MOVES), default=0)
+    statuses = [event.state for event in told if event.state is not None and event.n > moved]
     return schemas.ReportOut(
         **dict(receipt),
         state=state,

@@ -115,15 +115,18 @@ async def next_reroute(conn: asyncpg.Connection) -> asyncpg.Record | None:
     )
 
 
-async def find_refused(conn: asyncpg.Connection, report_id: UUID) -> Sequence[str]:
-    """The codes of the authorities that said a report is not theirs."""
+async def find_refused(
+    conn: asyncpg.Connection, report_id: UUID, *, before: int | None = None
+) -> Sequence[str]:
+    """The codes of the authorities that said a report is not theirs, before an event or so far."""
     codes: Sequence[str] = await conn.fetchval(
         """
         SELECT coalesce(array_agg(DISTINCT code), '{}')
         FROM report_event JOIN authority_code USING (authority_id)
-        WHERE report_id = $1 AND kind = 'not_ours'
+        WHERE report_id = $1 AND kind = 'not_ours' AND ($2::int IS NULL OR n < $2)
         """,
         report_id,
+        before,
     )
     return codes
 

@@ -205,8 +205,10 @@ async def test_the_same_update_again_changes_nothing(api: Api) -> None:
     assert refused.json() == repeated.json()
     assert await reroute(api) == 0
     report = await shown(api, posted["id"])
-    assert report["status"] == "planned"
     assert len(report["events"]) == 4
+    assert report["status"] is None  # who said "planned" has it no more
+    await update(api, SHIRE, posted["id"], state="investigating")
+    assert (await shown(api, posted["id"]))["status"] == "investigating"
 
 
 async def test_who_may_say_what(api: Api) -> None:
@@ -459,6 +461,18 @@ async def test_a_decision_is_explained_and_replayed(ending: Api) -> None:
     assert other.same_today is False
     assert "today's dataset, squares-1: New Shire (certain, rule successor)" in other.sentences[-1]
     assert await explained(ending, str(UUID(int=7)), later(ending)) is None
+
+
+async def test_a_refusal_after_the_decision_does_not_change_its_replay(api: Api) -> None:
+    posted = (await api.post_report(**BESIDE)).json()["id"]
+    await not_ours(api, WEST, posted)
+    live = api.app.state.wiring.live
+    waiting = "\n".join((await explained(api, posted, live)).sentences)
+    assert "the same dataset: the same body (ambiguous, rule near-border)" in waiting
+    await reroute(api)
+    moved = "\n".join((await explained(api, posted, live)).sentences)
+    assert "Shire is responsible (ambiguous, rule not-ours" in moved
+    assert "the same dataset: the same body (ambiguous, rule not-ours)" in moved
 
 
 async def test_an_explanation_without_the_old_dataset(api: Api) -> None:
