@@ -184,45 +184,37 @@ async def test_refusals(council: Run) -> None:
         assert (await council(*arguments)).returncode == 2
 
 
-# --- as the API is agreed, whatever serves it -----------------------------------------------------
-
-
-ENDPOINT = {"id": str(ID), "channel": "webhook", "state": "paused", "url": INTAKE}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "path", "body", "answer", "told"),
-    [
-        (("verify", str(ID)), "verify", None, (202, None), "the challenge is sent again"),
-        (("verify", str(ID), "--code", "4711"), "verify", {"code": "4711"}, (200, ENDPOINT), ""),
-        (("pause", str(ID)), "pause", None, (200, ENDPOINT), "paused"),
-        (("resume", str(ID)), "resume", None, (200, ENDPOINT), "resumed"),
-        (
-            ("rotate", str(ID), "--hours", "3"),
-            "rotate",
-            {"old_secret_for_hours": 3},
-            (200, {**ENDPOINT, "secret": "whsec_new"}),
-            "both sign for 3 h",
-        ),
-        (("test", str(ID)), "test", None, (202, None), "on its way"),
-    ],
-)
-async def test_what_is_asked_of_an_endpoint(
-    arguments: tuple[str, ...], path: str, body: Any, answer: tuple[int, Any], told: str
-) -> None:
-    status, said = answer
-    own = str(UUID(int=1))
-    address = f"/v1/authorities/{own}/endpoints/{ID}/{path}"
-    async with StubAuthority() as stub:
-        stub.answer(address, Answer(status, json.dumps(said).encode() if said else b""))
-        done = await run("endpoints", *arguments, url=stub.url(""), authority=own)
+async def test_the_life_of_an_endpoint(api: Api, council: Run) -> None:
+    endpoint = (await api.register()).json()["id"]
+    pending = (await api.register(url=INTAKE + "/2", verified=False)).json()["id"]
+    for arguments, told in (
+        (("pause", endpoint), "paused"),
+        (("resume", endpoint), "resumed"),
+        (("test", endpoint), "on its way"),
+        (("verify", pending), "the challenge is sent again"),
+    ):
+        done = await council("endpoints", *arguments)
         assert done.returncode == 0, done.stderr
-        [asked] = stub.received
-    assert (asked.method, asked.path) == ("POST", address)
-    assert asked.headers["authorization"] == "Bearer grk_x"
-    assert (json.loads(asked.body) if asked.body else None) == body
-    assert told in done.stderr
-    assert ("whsec_new" in done.stdout) == (path == "rotate")
+        assert told in done.stderr
+    rotated = await council("endpoints", "rotate", endpoint, "--hours", "3")
+    assert "whsec_" in rotated.stdout
+    assert "both sign for 3 h" in rotated.stderr
+    early = await council("endpoints", "pause", pending)
+    assert (early.returncode, early.stderr.count("\n")) == (5, 1)
+    coded = await council("endpoints", "verify", pending, "--code", "4711")
+    assert coded.returncode == 2
+    trail = ok(await council("audit", "--json"))
+    done = [entry["action"] for entry in trail if entry["key_label"] == "council"]
+    assert done[::-1] == [
+        "endpoint.paused",
+        "endpoint.resumed",
+        "endpoint.tested",
+        "endpoint.challenged",
+        "endpoint.secret_rotated",
+    ]
+
+
+# --- what it makes of answers ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
