@@ -127,11 +127,17 @@ async def _first_tries(dsn: str, conn: asyncpg.Connection, place: dict[str, Any]
                     lon=2.0,
                     lat=55.0,
                     accuracy_m=5.0,
+                    road_ref=None,
+                    chosen=None,
                     observed_at=None,
                     category="pothole",
                     description=DESCRIPTION,
+                    answers={},
                     decision=DECISION,
-                    **place,
+                    # by name, so that the types are checked
+                    api_key_id=place["api_key_id"],
+                    dataset_id=place["dataset_id"],
+                    authority_id=place["authority_id"],
                 )
             notifier.poke()
             await asyncio.sleep(1 / FIRST_TRIES_PER_S)
