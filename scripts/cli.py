@@ -153,8 +153,12 @@ def serve() -> None:
     import uvicorn
 
     from api.app import create_app
+    from api.vault import open_vault
 
     settings = _settings()
+    # Found out here, a fault is one line; the server would log a traceback.
+    open_vault(settings)
+    _with_database(_nothing)
     stderr.print(f"serving http://{settings.host}:{settings.port}, documented at /docs")
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, log_config=None, lifespan="on"
@@ -396,6 +400,10 @@ def _with_database(work: Callable[[Any], Any]) -> Any:
 
     dsn = db.resolve_dsn(_settings())
     return asyncio.run(run())
+
+
+async def _nothing(_conn: Any) -> None:
+    """For the check that there is a database with the right schema."""
 
 
 def _plain(value: object) -> object:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -72,3 +76,26 @@ async def test_a_database_without_the_schema_is_said_plainly(empty_database_url:
     settings = Settings(database_url=SecretStr(empty_database_url), delivery_mode="dry_run")
     with pytest.raises(db.SchemaOutdated, match="georouter migrate"):
         await run_background(settings, stop=asyncio.Event())
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+async def test_a_process_that_cannot_start_says_why_in_a_line(
+    command: str, empty_database_url: str, tmp_path: Path
+) -> None:
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "scripts.cli", command],
+        cwd=Path(__file__).parents[2],
+        env={
+            "PATH": os.defpath,
+            "GEOROUTER_DATABASE_URL": empty_database_url,
+            "GEOROUTER_DATA_DIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("run `georouter migrate` first")
