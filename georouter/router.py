@@ -173,8 +173,9 @@ class Router:
         road that it is on, such as "A12"; `chosen` is the code of the candidate that the citizen
         named. `as_of` is the day, in the country's time, whose bodies and agreements count; without
         it every agreement counts, and no succession. `refused` are the codes of bodies that have
-        said it is not theirs. Raises `InvalidCoordinate` for a coordinate that is none, `UnknownCategory` for a
-        category that the rules do not have, and `NotACandidate` for a choice that was not offered.
+        said it is not theirs. Raises `InvalidCoordinate` for a coordinate that is none,
+        `UnknownCategory` for a category that the rules do not have, and `NotACandidate` for a
+        choice that was not offered.
         """
         kind = self._categories.get(category)
         if kind is None:
