@@ -222,15 +222,22 @@ async def delete_endpoint(
         INSERT INTO held (report_id, authority_id)
         SELECT report.id, report.authority_id
         FROM delivery JOIN report ON report.id = report_id
-        WHERE endpoint_id = $1 AND delivery.state IN ('cancelled', 'dead')
+        WHERE endpoint_id = $1 AND sequence = 1 AND delivery.state IN ('cancelled', 'dead')
+          -- What has changed hands since, or waits to, is not this authority's any more.
+          AND report.authority_id = $2
+          AND NOT EXISTS (SELECT FROM reroute WHERE reroute.report_id = report.id)
+          AND NOT EXISTS (SELECT FROM triage WHERE triage.report_id = report.id)
+          -- Another authority's deliveries, of before, say nothing about this one's.
           AND NOT EXISTS (
               SELECT FROM delivery AS other JOIN endpoint ON endpoint.id = other.endpoint_id
-              WHERE other.report_id = report.id
+              WHERE other.report_id = report.id AND other.sequence = 1
+                AND endpoint.authority_id = $2
                 AND (other.state IN ('pending', 'leased', 'delivered')
-                     OR endpoint.state <> 'deleted')
+                     OR (other.state = 'dead' AND endpoint.state <> 'deleted'))
           )
         ON CONFLICT (report_id) DO NOTHING
         """,
         endpoint_id,
+        authority_id,
     )
     return True

@@ -322,6 +322,39 @@ async def test_two_processes_reroute_each_report_once(api: Api) -> None:
     assert await api.pool.fetchval("SELECT count(*) FROM held") == len(ids)
 
 
+async def moved_to_shire(api: Api, *, delivered: bool) -> tuple[str, str]:
+    """A report that West had, and Shire has now; it, and the path of Shire's endpoint."""
+    await api.register(WEST, url="http://127.0.0.1:9/west")
+    shire = await api.register(SHIRE, url="http://127.0.0.1:9/shire")
+    posted = (await api.post_report(**ON_BORDER)).json()["id"]
+    if delivered:
+        await send(api, policy.Delivered(status=200))
+    await post(api, f"/v1/reports/{posted}/answer", {"chosen": SHIRE})
+    return posted, shire.headers["location"]
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_an_endpoint_that_goes_leaves_what_came_from_another_authority_held(
+    api: Api, *, delivered: bool
+) -> None:
+    posted, endpoint = await moved_to_shire(api, delivered=delivered)
+    assert (await api.delete(endpoint)).status_code == 204
+    report = await shown(api, posted)
+    assert (report["state"], report["current"]["authority"]["name"]) == ("held", "Shire")
+
+
+async def test_an_endpoint_that_goes_takes_nothing_back_that_was_refused(api: Api) -> None:
+    west = (await api.register(WEST)).headers["location"]
+    waiting, queued = [(await api.post_report(**IN_WEST)).json()["id"] for _ in range(2)]
+    await not_ours(api, WEST, queued)
+    await reroute(api)
+    await not_ours(api, WEST, waiting)
+    assert (await api.delete(west)).status_code == 204
+    assert await api.pool.fetchval("SELECT count(*) FROM held") == 0
+    assert (await shown(api, queued))["state"] == "with_operator"
+    assert (await shown(api, waiting))["state"] == "queued"
+
+
 # --- authorities that end -------------------------------------------------------------------------
 
 
