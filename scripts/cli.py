@@ -13,18 +13,24 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
-from api.settings import Settings
-from scripts import council
+from scripts import cli_boundaries, council
+from scripts.terminal import (
+    Json,
+    NotFoundError,
+    UsageError,
+    progress_bar,
+    read_settings,
+    stderr,
+    with_database,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,27 +38,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Routes street reports to the authority responsible and forwards them.",
 )
-boundaries_app = typer.Typer(no_args_is_help=True, help="Build and activate boundary datasets.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of apps, councils and operators.")
 db_app = typer.Typer(no_args_is_help=True, help="The embedded database.")
-app.add_typer(boundaries_app, name="boundaries")
+app.add_typer(cli_boundaries.app, name="boundaries")
 app.add_typer(keys_app, name="keys")
 secrets_app = typer.Typer(no_args_is_help=True, help="Keys that seal endpoints' secrets.")
 app.add_typer(db_app, name="db")
 app.add_typer(secrets_app, name="secrets")
 app.add_typer(council.app, name="council")
-
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Rules = Annotated[
-    Path | None, typer.Option(help="Folder with rules; by default those of the settings.")
-]
-Commit = Annotated[bool, typer.Option("--commit", help="Do it; without this it is a dry run.")]
-
-
-class UsageError(Exception):
-    """Arguments that make no sense together."""
 
 
 def main() -> None:
@@ -125,23 +118,8 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
         yield BulkError, 1
 
 
-class NotFoundError(Exception):
-    """Something named on the command line that does not exist."""
-
-
 class UnreadableError(Exception):
     """Secrets that none of the keys opens."""
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if first["loc"]:  # else it is about several, and names them
-            message = "GEOROUTER_" + "_".join(map(str, first["loc"])).upper() + f": {message}"
-        raise UsageError(message) from None
 
 
 # --- the service ------------------------------------------------------------------------------
@@ -155,10 +133,10 @@ def serve() -> None:
     from api.app import create_app
     from api.vault import open_vault
 
-    settings = _settings()
+    settings = read_settings()
     # Found out here, a fault is one line; the server would log a traceback.
     open_vault(settings)
-    _with_database(_nothing)
+    with_database(_nothing)
     stderr.print(f"serving http://{settings.host}:{settings.port}, documented at /docs")
     uvicorn.run(
         create_app(settings), host=settings.host, port=settings.port, log_config=None, lifespan="on"
@@ -172,7 +150,7 @@ def worker() -> None:
     from api.telemetry import configure
 
     configure()
-    settings = _settings()
+    settings = read_settings()
     if settings.dry_run:
         stderr.print("DRY RUN: nothing is sent to anybody; GEOROUTER_DELIVERY_MODE=live sends")
     if sys.platform == "win32":
@@ -199,7 +177,7 @@ def bounces(
     name = f"delivery {found.delivery_id}"
     if not found.failed:
         stderr.print(f"{name} is late; its mail server still tries")
-    elif _with_database(lambda conn: bounce(conn, found.delivery_id, found.diagnostic)):
+    elif with_database(lambda conn: bounce(conn, found.delivery_id, found.diagnostic)):
         stderr.print(f"{name} is dead: {found.diagnostic}", markup=False)
     else:
         raise NotFoundError(f"there is no {name} that a mail was sent for, or it is dead already")
@@ -210,7 +188,7 @@ def migrate() -> None:
     """Bring the database to the schema of this version."""
     from api import db
 
-    names = asyncio.run(db.migrate(db.resolve_dsn(_settings())))
+    names = asyncio.run(db.migrate(db.resolve_dsn(read_settings())))
     for name in names:
         typer.echo(name)
     stderr.print(f"{len(names)} migrations run" if names else "the schema is current")
@@ -268,7 +246,7 @@ def db_stop() -> None:
     """Stop the embedded database of the data directory."""
     from api import embedded
 
-    stopped = embedded.stop(_settings().data_dir / "postgres")
+    stopped = embedded.stop(read_settings().data_dir / "postgres")
     stderr.print("stopped" if stopped else "it was not running")
 
 
@@ -277,7 +255,7 @@ def db_url() -> None:
     """Print the database's URL, for psql; starts the embedded one if need be."""
     from api import db
 
-    typer.echo(db.resolve_dsn(_settings()))
+    typer.echo(db.resolve_dsn(read_settings()))
 
 
 # --- secrets ----------------------------------------------------------------------------------
@@ -302,8 +280,8 @@ def _reseal() -> int:
     from api.store.sealed import Resealed, reseal
     from api.vault import open_vault
 
-    vault = open_vault(_settings())
-    done: Resealed = _with_database(lambda conn: reseal(conn, vault))
+    vault = open_vault(read_settings())
+    done: Resealed = with_database(lambda conn: reseal(conn, vault))
     if done.changed:
         stderr.print(f"{done.changed} secrets sealed with the newest key")
     if done.unreadable:
@@ -355,7 +333,7 @@ def keys_create(
         )
         return key.secret
 
-    typer.echo(_with_database(make))
+    typer.echo(with_database(make))
 
 
 @keys_app.command("list")
@@ -363,7 +341,7 @@ def keys_list() -> None:
     """List all keys, without their secrets, as JSON lines."""
     from api.store.keys import list_keys
 
-    for row in _with_database(list_keys):
+    for row in with_database(list_keys):
         typer.echo(json.dumps({name: _plain(value) for name, value in row.items()}))
 
 
@@ -380,26 +358,9 @@ def keys_revoke(
         key_id = UUID(key)
     except ValueError:
         raise UsageError(f"{key!r} is no key id; `georouter keys list` shows them") from None
-    if not _with_database(lambda conn: revoke_key(conn, key_id)):
+    if not with_database(lambda conn: revoke_key(conn, key_id)):
         raise NotFoundError(f"no key has the id {key}")
     stderr.print(f"key {key} is revoked")
-
-
-def _with_database(work: Callable[[Any], Any]) -> Any:
-    """Run `work(conn)` on a migrated database."""
-    from api import db
-
-    async def run() -> Any:
-        conn = await db.connect(dsn)
-        try:
-            with db.translate():
-                await db.check_schema(conn)
-                return await work(conn)
-        finally:
-            await conn.close(timeout=5.0)
-
-    dsn = db.resolve_dsn(_settings())
-    return asyncio.run(run())
 
 
 async def _nothing(_conn: Any) -> None:
@@ -412,210 +373,7 @@ def _plain(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-# --- boundaries -------------------------------------------------------------------------------
-
-
-@boundaries_app.command("build")
-def boundaries_build(
-    layer: Annotated[
-        list[str],
-        typer.Option(help="NAME=FILE; repeat it, the layer that ranks first comes first."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder to make; it must not exist.")],
-    roads: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=FILE of special roads: trunk=..., red_route=...; repeatable."),
-    ] = None,
-    operator: Annotated[
-        list[str] | None,
-        typer.Option(help="NAME=CODE:BODY: the body that mends all roads of a roads layer."),
-    ] = None,
-    buffer_m: Annotated[
-        float, typer.Option(min=0.1, max=200, help="Ground each side of a road's centre line.")
-    ] = 15.0,
-    roads_table: Annotated[
-        Path | None,
-        typer.Option(help="Special roads as a table, see boundaries/roads.example.toml."),
-    ] = None,
-    as_of: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d"],
-            help="Put successors in the place of those who have ended by this day.",
-        ),
-    ] = None,
-    rules: Rules = None,
-    code_field: Annotated[str | None, typer.Option(help="Field with the areas' codes.")] = None,
-    name_field: Annotated[str | None, typer.Option(help="Field with the areas' names.")] = None,
-    proof_points: Annotated[
-        int, typer.Option(min=1000, help="Points per layer compared with the oracle.")
-    ] = 105_000,
-    leaf_edges: Annotated[
-        str,
-        typer.Option(
-            help="Edges in a cell before it is divided, from the largest cells down: fewer make "
-            "the index faster and larger."
-        ),
-    ] = "1,6,10,14",
-) -> None:
-    """Build a dataset: read, make canonical, compile, prove. Prints the manifest."""
-    layers = {name: Path(path) for name, path in _pairs("--layer", layer).items()}
-    special = _special_roads(roads, operator, buffer_m, roads_table)
-    if twice := layers.keys() & special.keys():
-        raise UsageError(f"each name stands for one layer; see to {', '.join(sorted(twice))}")
-    if rules and not as_of:
-        raise UsageError("--rules has the successions for --as-of; give that day too")
-    try:
-        most = [abs(int(edges)) for edges in leaf_edges.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--leaf-edges takes numbers such as 1,6,10,14, not {leaf_edges!r}"
-        ) from None
-    from api.routing import load_rules
-    from boundaries.build import build_dataset
-
-    successions = load_rules(rules or _settings().rules).successions if as_of else ()
-    with _progress() as progress:
-        manifest = build_dataset(
-            layers,
-            out,
-            roads=special,
-            successions=successions,
-            as_of=as_of.date() if as_of else None,
-            built_at=datetime.now(UTC),  # noqa: TID251 - the edge
-            code_field=code_field,
-            name_field=name_field,
-            proof_points=proof_points,
-            leaf_edges=most,
-            progress=progress,
-        )
-    for described in manifest["layers"]:
-        for one in described.get("replaced", []):
-            stderr.print(
-                f"{described['name']}: {', '.join(one['successors'])} in place of "
-                f"{len(one['ended'])} areas, {one['gained_m2']:.0f} m² gained, "
-                f"{one['lost_m2']:.0f} m² lost ({one['reason']})",
-                markup=False,
-            )
-    repaired = sum(len(described["repaired"]) for described in manifest["layers"])
-    points = sum(manifest["proof"]["points"].values())
-    stderr.print(
-        f"{out}: version {manifest['version']}, {manifest['index']['bytes'] / 1e6:.1f} MB, "
-        f"{repaired} polygons repaired, {points} points compared with GEOS, 0 mismatches",
-        markup=False,
-    )
-    typer.echo(json.dumps(manifest, indent=2))
-
-
-def _special_roads(
-    roads: list[str] | None, operator: list[str] | None, buffer_m: float, table: Path | None
-) -> dict[str, list[Any]]:
-    """The sources of each roads layer, from the options and the table."""
-    from boundaries.roads import RoadsSource
-    from boundaries.roads_table import read_roads_table
-
-    operators: dict[str, tuple[str, str]] = {}
-    for name, body in _pairs("--operator", operator or []).items():
-        code, colon, title = body.partition(":")
-        if not (code and colon and title):
-            raise UsageError(f"--operator takes NAME=CODE:BODY, not {name}={body}")
-        operators[name] = (code, title)
-    found = {
-        name: [RoadsSource(Path(path), operators.pop(name, None), buffer_m)]
-        for name, path in _pairs("--roads", roads or []).items()
-    }
-    if operators:
-        raise UsageError(f"--operator goes with --roads; there is none for {', '.join(operators)}")
-    more = read_roads_table(table) if table else {}
-    if twice := found.keys() & more.keys():
-        raise UsageError(f"--roads and --roads-table both give {', '.join(sorted(twice))}")
-    return found | more
-
-
-def _pairs(option: str, given: list[str]) -> dict[str, str]:
-    """NAME=VALUE options as a table."""
-    found: dict[str, str] = {}
-    for pair in given:
-        name, equals, value = pair.partition("=")
-        if not (name and equals and value):
-            raise UsageError(f"{option} takes NAME=..., not {pair!r}")
-        if name in found:
-            raise UsageError(f"{option} {name} is given twice")
-        found[name] = value
-    return found
-
-
-@boundaries_app.command("activate")
-def boundaries_activate(
-    folder: Annotated[Path, typer.Argument(help="A dataset folder made by `build`.")],
-    on: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d"],
-            help="A day to come: from its midnight in the United Kingdom, not at once.",
-        ),
-    ] = None,
-    *,
-    commit: Commit = False,
-    as_json: Json = False,
-) -> None:
-    """Put a dataset in force, at once or on a day. Running web processes follow within seconds."""
-    from api import db, london
-    from api.activation import activate
-    from api.routing import load_rules
-
-    day = on.date() if on else None
-    from_at = london.begins(day) if day else None
-    if from_at and from_at <= datetime.now(UTC):  # noqa: TID251 - the edge
-        raise UsageError(f"--on {day} has begun; leave it out to put the dataset in force at once")
-    settings = _settings()
-    done = asyncio.run(
-        activate(
-            folder,
-            rules=load_rules(settings.rules),
-            data_dir=settings.data_dir,
-            dsn=db.resolve_dsn(settings),
-            commit=commit,
-            on=day,
-        )
-    )
-    if as_json:
-        told = {**dataclasses.asdict(done), "from": _instant(from_at), "committed": commit}
-        typer.echo(json.dumps(told))
-    else:
-        before = f" in place of {done.before}" if done.before and done.changed else ""
-        typer.echo(
-            f"{done.version}{before}: {done.areas} areas, {done.new_authorities} new authorities"
-            + (f", in force from {_instant(from_at)}" if from_at else "")
-        )
-    if not commit:
-        stderr.print("dry run: nothing was changed; add --commit to put it in force")
-    elif not done.changed:
-        stderr.print("it would be in force then anyway" if from_at else "it was in force already")
-
-
-@boundaries_app.command("list")
-def boundaries_list(*, as_json: Json = False) -> None:
-    """List the datasets: which was, is and will be in force from when."""
-    from api.store.authorities import list_datasets
-
-    rows = [
-        {"version": row["version"], "from": _instant(row["from_at"]), "state": row["state"]}
-        for row in _with_database(list_datasets)
-    ]
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    wide = max((len(row["version"]) for row in rows), default=0)
-    for row in rows:
-        typer.echo(f"{row['version']:<{wide}}  {row['from'] or '-':<27}  {row['state']}")
-    if not rows:
-        stderr.print("there is none yet; see `georouter boundaries activate`")
-
-
-def _instant(moment: datetime | None) -> str | None:
-    """A moment in UTC, as the API writes it."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None
+# --- places ------------------------------------------------------------------------------------
 
 
 @app.command()
@@ -647,7 +405,7 @@ def locate(
     from georouter.router import Router
 
     opened = open_dataset(dataset)
-    rules = load_rules(_settings().rules)
+    rules = load_rules(read_settings().rules)
     router = Router(opened.index, rules=rules, dataset=opened.version, roads=opened.roads)
     decision = router.route(
         lon=lon,
@@ -692,7 +450,7 @@ def explain(
         report_id = UUID(report)
     except ValueError:
         raise UsageError(f"{report!r} is no report id; the receipt has it") from None
-    rules = load_rules(_settings().rules)
+    rules = load_rules(read_settings().rules)
     today = london.day_of(time.time())
 
     def ask(conn: Any) -> Any:
@@ -700,7 +458,7 @@ def explain(
             conn, report_id, rules=rules, today=today, open_folder=open_dataset
         )
 
-    found = _with_database(ask)
+    found = with_database(ask)
     if found is None:
         raise NotFoundError(f"no report has the id {report}")
     if as_json:
@@ -742,7 +500,7 @@ def route(
 
     opened = open_dataset(dataset)
     try:
-        with _progress() as progress:
+        with progress_bar() as progress:
             done = route_file(
                 file,
                 out,
@@ -762,20 +520,6 @@ def route(
         f"{done.bad:,} bad{f' (see {done.bad_file})' if done.bad_file else ''}",
         markup=False,
     )
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on stderr, fed with (stage, share done)."""
-    from rich.progress import Progress
-
-    with Progress(console=stderr, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-
-        def show(stage: str, share: float) -> None:
-            bar.update(task, description=f"{stage:<20}", completed=share)
-
-        yield show
 
 
 if __name__ == "__main__":
