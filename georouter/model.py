@@ -147,13 +147,37 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """Our kind of defect, in words a citizen understands, and the tier that answers for it."""
+    """Our kind of defect, in words a citizen understands, and the tier that answers for it.
+
+    `areas` are patterns of the codes of the areas where it is offered; none means everywhere.
+    """
 
     code: str
     name: str
     description: str
     tier: Tier
     questions: tuple[Question, ...] = ()
+    areas: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Emergency:
+    """What a citizen must do at once, beside reporting: in words, and whom to call.
+
+    It is one in whole `categories`, or where a question, by its category's code and its own, has
+    one of the `answers` or a number of `at_least` so much. `areas` are patterns of the codes of the
+    areas where `phone` is answered; none means everywhere.
+    """
+
+    code: str
+    text: str
+    phone: str
+    categories: frozenset[str] = frozenset()
+    answers: Mapping[tuple[str, str], tuple[bool | str, ...]] = field(
+        default_factory=dict, hash=False
+    )
+    at_least: Mapping[tuple[str, str], float] = field(default_factory=dict, hash=False)
+    areas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +223,13 @@ class Succession:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Everything that decides beside the polygons; `version` changes with any of it."""
+    """Everything that is known beside the polygons; `version` changes with any of it."""
 
     version: str
     categories: Mapping[str, Category]
     agreements: tuple[Agreement, ...] = ()
     successions: tuple[Succession, ...] = ()
+    emergencies: tuple[Emergency, ...] = ()
 
     @property
     def tiers(self) -> tuple[Tier, ...]:

@@ -1,16 +1,16 @@
-"""The questions of a category: whether answers fit them, and the schema of answers that do.
+"""The questions of a category: what answers fit them, and which of these make an emergency.
 
-Both are read off the same questions, and promise to agree: answers that the schema takes are
-accepted. That a text is stripped and plain, the edge sees to before.
+The check and the schema are read off the same questions, and promise to agree: answers that the
+schema takes are accepted. That a text is stripped and plain, the edge sees to before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from sys import float_info
 from typing import Any, Final, assert_never
 
-from georouter.model import AnswerType, Category, Question
+from georouter.model import AnswerType, Category, Emergency, Question, matches
 
 MOST_ANSWERS: Final = 30
 """How many questions a category may ask, and a report answer."""
@@ -105,3 +105,32 @@ def _schema(question: Question) -> dict[str, Any]:
             return told | {"type": "string", "oneOf": choices}
         case _:
             assert_never(question.type)
+
+
+# --- emergencies ----------------------------------------------------------------------------------
+
+
+def emergencies_at(emergencies: Iterable[Emergency], codes: Sequence[str]) -> list[Emergency]:
+    """Those whose number is answered in the areas with these codes."""
+    return [
+        one for one in emergencies if not one.areas or any(matches(c, one.areas) for c in codes)
+    ]
+
+
+def is_emergency(emergency: Emergency, category: str, answers: Mapping[str, Answer]) -> bool:
+    """Whether a report of a category with these answers is one."""
+    return (
+        category in emergency.categories
+        or any(
+            of == category and question in answers and answers[question] in given
+            for (of, question), given in emergency.answers.items()
+        )
+        or any(
+            of == category and _reaches(answers.get(question), least)
+            for (of, question), least in emergency.at_least.items()
+        )
+    )
+
+
+def _reaches(answer: Answer | None, least: float) -> bool:
+    return isinstance(answer, int | float) and not isinstance(answer, bool) and answer >= least

@@ -1,4 +1,4 @@
-"""Reads the rules, which are data: categories and their tiers, agreements, successions.
+"""Reads the rules, which are data: categories and tiers, emergencies, agreements, successions.
 
 Three texts of TOML in, one `Rules` out, or a `RulesError` that names the file, the line and the
 remedy. Nothing is half taken over. It does no I/O: who reads the files is the edge's affair.
@@ -18,6 +18,7 @@ from georouter.model import (
     Agreement,
     AnswerType,
     Category,
+    Emergency,
     Question,
     RoadRule,
     Rules,
@@ -54,6 +55,7 @@ def parse_rules(texts: Mapping[str, str]) -> Rules:
     categories: dict[str, Category] = {}
     agreements: tuple[Agreement, ...] = ()
     successions: tuple[Succession, ...] = ()
+    emergencies: tuple[Emergency, ...] = ()
     for file in FILES:
         text = texts[file]
         digest.update(text.encode() + b"\0")
@@ -61,7 +63,7 @@ def parse_rules(texts: Mapping[str, str]) -> Rules:
             top = Table((), tomllib.loads(text), "the file")
             match file:
                 case "categories.toml":
-                    categories = _categories(top)
+                    categories, emergencies = _categories(top)
                 case "agreements.toml":
                     agreements = _agreements(top, categories)
                 case _:
@@ -72,18 +74,22 @@ def parse_rules(texts: Mapping[str, str]) -> Rules:
             ) from None
         except Fault as fault:
             raise RulesError(file, line_of(text, fault.at), str(fault)) from None
-    return Rules(digest.hexdigest()[:8], categories, agreements, successions)
+    return Rules(digest.hexdigest()[:8], categories, agreements, successions, emergencies)
 
 
 # --- categories and tiers -------------------------------------------------------------------------
 
 
-def _categories(top: Table) -> dict[str, Category]:
+def _categories(top: Table) -> tuple[dict[str, Category], tuple[Emergency, ...]]:
     tiers = {name: _tier(name, table) for name, table in top.tables("tiers", "tier").items()}
     found = {
         code: _category(code, table, tiers)
         for code, table in top.tables("categories", "category").items()
     }
+    emergencies = tuple(
+        _emergency(code, table, found)
+        for code, table in top.tables("emergencies", "emergency", needed=False).items()
+    )
     top.nothing_else()
     for name, table in top.tables("tiers", "tier").items():
         for rule, entry in zip(tiers[name].roads, table.each("roads", "road rule"), strict=True):
@@ -92,7 +98,7 @@ def _categories(top: Table) -> dict[str, Category]:
                     entry.fault(
                         "categories", f"there is no category {code!r}; correct or remove it"
                     )
-    return found
+    return found, emergencies
 
 
 def _tier(name: str, table: Table) -> Tier:
@@ -139,6 +145,7 @@ def _category(code: str, table: Table, tiers: Mapping[str, Tier]) -> Category:
         description=table.text("description"),
         tier=tiers[tier],
         questions=tuple(_question(name, entry) for name, entry in questions.items()),
+        areas=table.texts("areas", default=()),
     )
     table.nothing_else()
     return found
@@ -174,6 +181,54 @@ def _question(code: str, table: Table) -> Question:
     return found
 
 
+def _emergency(code: str, table: Table, categories: Mapping[str, Category]) -> Emergency:
+    answers: dict[tuple[str, str], tuple[bool | str, ...]] = {}
+    at_least: dict[tuple[str, str], float] = {}
+    for name, of in table.tables("when", "category", needed=False).items():
+        if name not in categories:
+            table.fault("when", f"there is no category {name!r}; correct or remove it")
+        asked = {question.code: question for question in categories[name].questions}
+        for key in of:
+            if key not in asked:
+                of.fault(key, f"there is no question {key!r}; correct or remove it")
+            if asked[key].type is AnswerType.NUMBER:
+                at_least[name, key] = of.number(key)
+            else:
+                answers[name, key] = _answers(of, asked[key])
+    found = Emergency(
+        code=code,
+        text=table.text("text"),
+        phone=table.text("phone"),
+        categories=frozenset(_known(table, categories)),
+        answers=answers,
+        at_least=at_least,
+        areas=table.texts("areas", default=()),
+    )
+    table.nothing_else()
+    if not (found.categories or answers or at_least):
+        raise Fault(table.at, f"{table.what} is never one; add categories, or answers as when")
+    return found
+
+
+def _answers(table: Table, question: Question) -> tuple[bool | str, ...]:
+    if question.type is AnswerType.YES_NO:
+        return (table.flag(question.code),)
+    found = table.texts(question.code, hint="choices of the question")
+    for choice in found:
+        if choice not in question.choices:
+            table.fault(question.code, f"{choice!r} is no choice of it; correct or remove it")
+    return found
+
+
+def _known(table: Table, categories: Mapping[str, Category]) -> tuple[str, ...]:
+    """The categories that an entry names."""
+    named = table.texts("categories", default=())
+    for one in named:
+        if one not in categories:
+            table.fault("categories", f"there is no category {one!r}; correct or remove it")
+    return named
+
+
 # --- agreements and successions -------------------------------------------------------------------
 
 
@@ -186,10 +241,7 @@ def _agreements(top: Table, categories: Mapping[str, Category]) -> tuple[Agreeme
 
 def _agreement(code: str, table: Table, categories: Mapping[str, Category]) -> Agreement:
     tiers = {category.tier.name for category in categories.values()}
-    named = table.texts("categories", default=())
-    for one in named:
-        if one not in categories:
-            table.fault("categories", f"there is no category {one!r}; correct or remove it")
+    named = _known(table, categories)
     whole = table.texts("tiers", default=())
     for one in whole:
         if one not in tiers:

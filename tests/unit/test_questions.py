@@ -8,8 +8,14 @@ import pytest
 
 from api.routing import load_rules
 from api.schemas import CategoryOut
-from georouter.model import AnswerType, Category, Question, Tier
-from georouter.questions import LONGEST_TEXT, answers_schema, check_answers
+from georouter.model import AnswerType, Category, Emergency, Question, Tier
+from georouter.questions import (
+    LONGEST_TEXT,
+    answers_schema,
+    check_answers,
+    emergencies_at,
+    is_emergency,
+)
 
 LAMP = Category(
     "lamp",
@@ -160,3 +166,53 @@ def test_the_shipped_questions_are_few_and_none_is_required() -> None:
         assert not {"description", "photo"} & {question.code for question in category.questions}
         for question in category.questions:
             assert question.ask.endswith(("?", ".")), (category.code, question.code)
+
+
+# --- emergencies ----------------------------------------------------------------------------------
+
+DANGER = Emergency(
+    "danger",
+    "Call.",
+    "999",
+    categories=frozenset({"plain"}),
+    answers={("lamp", "colour"): ("w",), ("lamp", "out"): (True,)},
+    at_least={("lamp", "height"): 10.0},
+)
+
+
+@pytest.mark.parametrize(
+    ("category", "answers", "is_one"),
+    [
+        ("plain", {}, True),
+        ("other", {"out": True, "height": 12}, False),
+        ("lamp", {}, False),
+        ("lamp", {"out": True}, True),
+        ("lamp", {"out": False}, False),
+        ("lamp", {"colour": "w", "out": False}, True),
+        ("lamp", {"colour": "y"}, False),
+        ("lamp", {"height": 10}, True),
+        ("lamp", {"height": 9.9}, False),
+        ("lamp", {"height": True}, False),
+        ("lamp", {"height": "12"}, False),
+    ],
+)
+def test_a_category_or_an_answer_makes_an_emergency(
+    category: str, answers: dict[str, Any], *, is_one: bool
+) -> None:
+    assert is_emergency(DANGER, category, answers) is is_one
+
+
+def test_a_number_is_given_where_it_is_answered() -> None:
+    emergencies = load_rules(None).emergencies
+    wires = {"fault": "wires"}
+
+    def phones(code: str) -> list[str]:
+        return [
+            one.phone
+            for one in emergencies_at(emergencies, [code])
+            if is_emergency(one, "street_light", wires)
+        ]
+
+    assert phones("E08000010") == phones("S12000036") == phones("W06000015") == ["105"]
+    assert phones("N09000003") == ["03457 643 643"]
+    assert emergencies_at([DANGER], []) == [DANGER]

@@ -37,6 +37,21 @@ ask = "Where on the road?"
 type = "choice"
 required = true
 choices = { edge = "At the edge", middle = "In the middle" }
+
+[categories.pothole.questions.cycles]
+ask = "Do cycles go there?"
+type = "yes_no"
+
+[emergencies.danger]
+text = "Call at once."
+phone = "999"
+areas = ["E*"]
+categories = ["pothole"]
+
+[emergencies.danger.when.pothole]
+depth_cm = 30
+where = ["middle"]
+cycles = true
 """
 AGREEMENTS = """\
 [agreements.bridge]
@@ -88,10 +103,18 @@ def test_everything_that_can_be_said() -> None:
     red, trunk = pothole.tier.roads
     assert (red.layer, red.required_in, red.categories) == ("red_route", ("E09*",), ("pothole",))
     assert (trunk.layer, trunk.number) == ("trunk", r"M\d+")
-    depth, where = pothole.questions
+    depth, where, _ = pothole.questions
     assert (depth.type, depth.unit, depth.bounds) == (AnswerType.NUMBER, "cm", (0.0, 200.0))
     assert where.required
     assert where.choices["edge"] == "At the edge"
+    (danger,) = rules.emergencies
+    assert (danger.text, danger.phone, danger.areas) == ("Call at once.", "999", ("E*",))
+    assert danger.categories == {"pothole"}
+    assert danger.at_least == {("pothole", "depth_cm"): 30.0}
+    assert danger.answers == {
+        ("pothole", "where"): ("middle",),
+        ("pothole", "cycles"): (True,),
+    }
     bridge, whole = rules.agreements
     assert bridge.ring == ((1.0, 50.0), (1.1, 50.0), (1.1, 50.1))
     assert (bridge.valid_from, bridge.valid_to) == (date(2020, 1, 1), date(2030, 1, 1))
@@ -137,6 +160,19 @@ def test_the_version_changes_with_any_word() -> None:
             25,
             "codes and",
         ),
+        ("categories", 'phone = "999"', "", 31, "emergency 'danger' has no phone; add it"),
+        (
+            "categories",
+            'categories = ["pothole"]\n\n',
+            'categories = ["x"]\n',
+            35,
+            "no category 'x'",
+        ),
+        ("categories", "when.pothole]", "when.x]", 37, "there is no category 'x'"),
+        ("categories", "depth_cm = 30", "deep = 30", 38, "there is no question 'deep'"),
+        ("categories", "depth_cm = 30", "depth_cm = true", 38, "depth_cm must be a number"),
+        ("categories", '["middle"]', '["centre"]', 39, "'centre' is no choice of it"),
+        ("categories", "cycles = true", 'cycles = ["a"]', 40, "cycles must be true or false"),
         ("categories", "[tiers.highway]", "[tiers.highway", 1, "this is no TOML: "),
         ("categories", CATEGORIES, "[tiers]", 1, "tables are wanted here, one for each tier"),
         ("categories", CATEGORIES, "tiers = 1", 1, "tables are wanted here"),
@@ -169,12 +205,18 @@ def test_a_fault_is_named_with_its_line_and_remedy(
     assert str(raised.value).startswith(f"{name}, line {line}: ")
 
 
+def test_an_emergency_says_when_it_is_one() -> None:
+    start = CATEGORIES.index('categories = ["pothole"]\n\n')
+    with pytest.raises(RulesError, match=r"line 31: .* is never one; add categories, or answers"):
+        parse_rules({**TEXTS, "categories.toml": CATEGORIES[:start]})
+
+
 def test_no_more_questions_than_a_report_may_answer() -> None:
     asked = "".join(
-        f'[categories.pothole.questions.q{n}]\nask = "?"\ntype = "yes_no"\n' for n in range(28)
+        f'[categories.pothole.questions.q{n}]\nask = "?"\ntype = "yes_no"\n' for n in range(27)
     )
     assert len(parse_rules({**TEXTS, "categories.toml": CATEGORIES + asked}).categories) == 1
-    one_more = asked + asked[:60].replace("q0", "q28")
+    one_more = asked + asked[:60].replace("q0", "q27")
     with pytest.raises(RulesError, match="more than 30 questions; remove some"):
         parse_rules({**TEXTS, "categories.toml": CATEGORIES + one_more})
 
