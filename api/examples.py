@@ -83,6 +83,7 @@ RECEIPT: dict[str, Any] = {
     "message": "Received. It is on its way to Hearthmere.",
     "links": {"self": f"/v1/reports/{REPORT_ID}"},
 }
+POSTED: dict[str, Any] = {**RECEIPT, "emergencies": []}
 EVENT: dict[str, Any] = {
     "n": 2,
     "at": "2026-11-03T09:30:00Z",
@@ -203,6 +204,20 @@ CATEGORY: dict[str, Any] = {
         "required": [],
         "additionalProperties": False,
     },
+    "emergencies": [
+        {
+            "text": "If somebody may be hurt before this is mended, call 999 now.",
+            "phone": "999",
+            "when": {
+                "anyOf": [
+                    {
+                        "properties": {"depth_cm": {"type": "number", "minimum": 100.0}},
+                        "required": ["depth_cm"],
+                    }
+                ]
+            },
+        }
+    ],
 }
 CATEGORY_LIST: dict[str, Any] = {"version": "5b0c2f1e", "items": [CATEGORY]}
 

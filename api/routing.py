@@ -23,7 +23,8 @@ from api.store import authorities
 from api.store.authorities import Handover
 from boundaries.dataset import Dataset, DatasetError, open_dataset
 from georouter.codec import IndexFormatError
-from georouter.model import Area, DecisionState, MissingLayer, Rules, matches
+from georouter.model import Area, DecisionState, Emergency, MissingLayer, Rules, matches
+from georouter.questions import Answer, emergencies_at, is_emergency
 from georouter.router import Router
 from georouter.rules import FILES, SHIPPED, RulesError, parse_rules
 
@@ -134,6 +135,7 @@ class RoutingTable:
         self._router = Router(
             dataset.index, rules=rules, dataset=dataset.version, roads=dataset.roads
         )
+        self._index = dataset.index
         self._rules = rules.version
         self._refs = {ref.code: ref for ref in refs}
         responsible = [*dataset.authorities, *bodies_of(dataset, rules)]
@@ -147,6 +149,15 @@ class RoutingTable:
     def authority(self, code: str) -> AuthorityRef | None:
         """The authority with this code."""
         return self._refs.get(code)
+
+    def codes_at(self, *, lon: float, lat: float) -> list[str]:
+        """The codes of the areas that cover a point, of all layers."""
+        areas = self._index.areas
+        return [areas[position].code for position in self._index.covering(lon=lon, lat=lat)]
+
+    def etag(self, as_of: date) -> str:
+        """What every answer about a day's routing depends on beside the question."""
+        return f'"{self.version}.{self._rules}.{as_of}"'
 
     def decide(self, asked: Asking, *, as_of: date, refused: Collection[str] = ()) -> DecisionOut:
         """Who is responsible; outside the service area, nobody.
@@ -248,6 +259,17 @@ class LiveRouting:
                 "`georouter boundaries activate`; nothing was stored, try again later"
             )
         return self.current
+
+    def emergencies(
+        self, *, lon: float, lat: float, category: str, answers: Mapping[str, Answer]
+    ) -> list[Emergency]:
+        """What a report of these answers says must be done at once, by numbers answered there."""
+        codes = self.current.codes_at(lon=lon, lat=lat) if self.current else []
+        return [
+            one
+            for one in emergencies_at(self.rules.emergencies, codes)
+            if is_emergency(one, category, answers)
+        ]
 
     async def on(self, pool: asyncpg.Pool, day: date) -> RoutingTable:
         """The table of a day, past or to come; raises `NoActiveDataset`, `DatabaseUnavailable`.

@@ -117,6 +117,25 @@ def emergencies_at(emergencies: Iterable[Emergency], codes: Sequence[str]) -> li
     ]
 
 
+def emergency_schema(emergency: Emergency, category: str) -> dict[str, Any] | bool:
+    """The JSON Schema of the answers that make a report of a category one; as `is_emergency`."""
+    if category in emergency.categories:
+        return True
+    told: dict[str, dict[str, Any]] = {
+        key: {"enum": list(given)}
+        for (of, key), given in emergency.answers.items()
+        if of == category
+    }
+    told |= {
+        key: {"type": "number", "minimum": least}
+        for (of, key), least in emergency.at_least.items()
+        if of == category
+    }
+    return bool(told) and {
+        "anyOf": [{"properties": {key: one}, "required": [key]} for key, one in told.items()]
+    }
+
+
 def is_emergency(emergency: Emergency, category: str, answers: Mapping[str, Answer]) -> bool:
     """Whether a report of a category with these answers is one."""
     return (

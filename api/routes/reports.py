@@ -67,11 +67,12 @@ async def post_report(
             "each retry. Recommended: without it a retry is a second report."
         ),
     ] = None,
-) -> schemas.Receipt:
+) -> schemas.Posted:
     """Store a report and forward it to the responsible authority.
 
     It is stored before this answers, exactly once for each `Idempotency-Key`. If the authority has
-    no intake endpoint yet, the report is held, and forwarded as soon as there is one.
+    no intake endpoint yet, the report is held, and forwarded as soon as there is one. Show
+    `emergencies` at once: nobody reads reports in time to prevent harm.
     """
     require_role(caller, Role.APP)
     accepted = await intake.accept(
@@ -88,7 +89,15 @@ async def post_report(
         response.headers["Idempotency-Replayed"] = "true"
     else:
         wired.notifier.poke()
-    return accepted.receipt
+    return schemas.Posted(
+        **dict(accepted.receipt),
+        emergencies=[
+            schemas.EmergencyNow(text=one.text, phone=one.phone)
+            for one in wired.live.emergencies(
+                lon=body.lon, lat=body.lat, category=body.category, answers=body.answers
+            )
+        ],
+    )
 
 
 @router.get(

@@ -11,7 +11,7 @@ from email.message import Message
 from typing import Annotated
 
 import asyncpg
-from fastapi import Depends, FastAPI, Request, Security
+from fastapi import Depends, FastAPI, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api import auth, db
@@ -89,3 +89,14 @@ async def json_if_any(request: Request) -> None:
     """The same where there is a body at all."""
     if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
         await json_only(request)
+
+
+IfNoneMatch = Annotated[str | None, Header(description="The `ETag` of the answer that you have.")]
+
+
+def names(if_none_match: str | None, etag: str) -> bool:
+    """Whether the header lists the tag; weakly compared, as RFC 9110 wants it here."""
+    if if_none_match is None:
+        return False
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or tags == ["*"]

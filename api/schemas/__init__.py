@@ -17,7 +17,9 @@ from api.schemas.catalogue import (
     CategoryOut as CategoryOut,
     ChoiceOut as ChoiceOut,
     Code as Code,
+    EmergencyOut as EmergencyOut,
     QuestionOut as QuestionOut,
+    Where as Where,
 )
 from api.schemas.decisions import (
     AuthorityRef as AuthorityRef,
@@ -74,9 +76,11 @@ from api.schemas.reports import (
     AnswerIn as AnswerIn,
     AssignIn as AssignIn,
     ClosedReason as ClosedReason,
+    EmergencyNow as EmergencyNow,
     EventKind as EventKind,
     EventOut as EventOut,
     Links as Links,
+    Posted as Posted,
     QuestionCode as QuestionCode,
     Receipt as Receipt,
     ReportDelivery as ReportDelivery,

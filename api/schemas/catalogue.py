@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from api import examples
-from api.schemas.wire import Page, Wire, shown
-from georouter.model import AnswerType, Category, Question
-from georouter.questions import answers_schema
+from api.schemas.wire import Asked, Page, Wire, shown
+from georouter.model import AnswerType, Category, Emergency, Question
+from georouter.questions import answers_schema, emergency_schema
 
 
 class AuthorityFilter(Page):
@@ -25,6 +26,32 @@ class AuthorityFilter(Page):
             examples=["D06000001"],
         ),
     ] = None
+
+
+class Where(Asked):
+    """A place to list the categories for; both or neither."""
+
+    lon: Annotated[float | None, Field(ge=-180, le=180, allow_inf_nan=False, examples=[2.12])] = (
+        None
+    )
+    lat: Annotated[float | None, Field(ge=-90, le=90, allow_inf_nan=False, examples=[54.71])] = None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.lon is None) != (self.lat is None):
+            raise ValueError("lon and lat go together; send both, or neither")
+        return self
+
+
+class EmergencyOut(Wire):
+    """What must be done at once beside reporting, and the number to call."""
+
+    text: str
+    phone: str
+    when: Annotated[
+        dict[str, Any] | bool,
+        Field(description="JSON Schema (2020-12) of the `answers` with which it is one."),
+    ]
 
 
 class ChoiceOut(Wire):
@@ -74,10 +101,14 @@ class CategoryOut(Wire):
         dict[str, Any],
         Field(description="JSON Schema (2020-12) of a report's `answers`, to make a form of."),
     ]
+    emergencies: Annotated[
+        list[EmergencyOut],
+        Field(description="Show those whose `when` the answers fit, before anything is sent."),
+    ]
 
     @classmethod
-    def of(cls, category: Category) -> Self:
-        """As the rules have it."""
+    def of(cls, category: Category, emergencies: Iterable[Emergency]) -> Self:
+        """As the rules have it; `emergencies` are those whose number is answered there."""
         return cls(
             code=category.code,
             name=category.name,
@@ -85,6 +116,11 @@ class CategoryOut(Wire):
             tier=category.tier.name,
             questions=[QuestionOut.of(question) for question in category.questions],
             answers_schema=answers_schema(category),
+            emergencies=[
+                EmergencyOut(text=one.text, phone=one.phone, when=when)
+                for one in emergencies
+                if (when := emergency_schema(one, category.code)) is not False
+            ],
         )
 
 

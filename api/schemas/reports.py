@@ -221,6 +221,21 @@ class Receipt(Wire):
         )
 
 
+class EmergencyNow(Wire):
+    """What must be done at once beside having reported, and the number to call."""
+
+    text: str
+    phone: str
+
+
+class Posted(Receipt):
+    """The receipt, and what the reporter must be told at once. Only the latter may change."""
+
+    model_config = shown(examples.POSTED)
+
+    emergencies: list[EmergencyNow]
+
+
 class ReportDelivery(Wire):
     """How far one delivery of a report has come."""
 

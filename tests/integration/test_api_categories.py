@@ -11,7 +11,7 @@ import pytest
 from api.delivery import outbox
 from api.delivery.channels.webhook import payload
 from api.routing import load_rules
-from tests.support.app import WEST, Api, serving, slug
+from tests.support.app import AT_SEA, IN_SHIRE, IN_WEST, WEST, Api, serving, slug
 
 ANSWERS: dict[str, Any] = {"depth_cm": 6, "width_cm": 40.5, "cycle_route": True}
 OWN = """\
@@ -29,6 +29,31 @@ ask = "In which lane?"
 type = "choice"
 required = true
 choices = { left = "The left one", right = "The right one" }
+"""
+PLACES = """\
+[tiers.highway]
+layers = ["highway"]
+[categories.pothole]
+name = "Pothole"
+description = "A hole."
+tier = "highway"
+[categories.pothole.questions.deep]
+ask = "Is it deep?"
+type = "yes_no"
+[categories.wall]
+name = "Wall"
+description = "A wall."
+tier = "highway"
+areas = ["X10*"]
+[emergencies.all]
+text = "Call."
+phone = "999"
+when = { pothole = { deep = true } }
+[emergencies.west]
+text = "Call."
+phone = "111"
+areas = ["X06*"]
+categories = ["pothole"]
 """
 
 
@@ -68,6 +93,52 @@ async def test_an_unchanged_list_is_not_sent_again(api: Api, asked: str, status:
     )
     assert (response.status_code, response.headers["etag"]) == (status, etag)
     assert bool(response.content) is (status == 200)
+
+
+async def test_at_a_place_only_what_is_offered_and_answered_there(
+    database_url: str, pool: asyncpg.Pool, tmp_path: Path
+) -> None:
+    (tmp_path / "categories.toml").write_text(PLACES, encoding="utf-8")
+    (tmp_path / "agreements.toml").write_text("", encoding="utf-8")
+    async with serving(database_url, pool, rules=tmp_path) as api:
+
+        async def listed(**place: float) -> dict[str, list[tuple[str, Any]]]:
+            items = (await api.get("/v1/categories", **place)).json()["items"]
+            return {
+                one["code"]: [(each["phone"], each["when"]) for each in one["emergencies"]]
+                for one in items
+            }
+
+        said = {"anyOf": [{"properties": {"deep": {"enum": [True]}}, "required": ["deep"]}]}
+        anywhere = [("999", said)]
+        assert await listed() == {"pothole": anywhere, "wall": []}
+        assert await listed(**IN_WEST) == {"pothole": [*anywhere, ("111", True)]}
+        assert await listed(**IN_SHIRE) == {"pothole": anywhere, "wall": []}
+        assert await listed(**AT_SEA) == {"pothole": anywhere}
+
+        async def told(**said: Any) -> list[str]:
+            response = await api.post_report(**said)
+            return [one["phone"] for one in response.json()["emergencies"]]
+
+        assert await told(**IN_WEST, answers={"deep": True}) == ["999", "111"]
+        assert await told(**IN_SHIRE, answers={"deep": True}) == ["999"]
+        assert await told(**IN_SHIRE, answers={"deep": False}) == []
+
+
+async def test_a_list_for_a_place_is_another_when_the_dataset_is(api: Api) -> None:
+    everywhere = (await api.get("/v1/categories")).headers["etag"]
+    response = await api.get("/v1/categories", **IN_WEST)
+    etag = response.headers["etag"]
+    assert etag != everywhere
+    for tag, status in ((etag, 304), (everywhere, 200)):
+        again = await api.client.get(
+            "/v1/categories",
+            params=IN_WEST,
+            headers={**api.headers("app"), "If-None-Match": tag},
+        )
+        assert again.status_code == status
+    half = await api.get("/v1/categories", lon=2.0)
+    assert (half.status_code, slug(half)) == (422, "validation-failed")
 
 
 async def test_who_may_not_ask_and_what_is_not_asked(api: Api) -> None:

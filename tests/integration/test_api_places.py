@@ -37,6 +37,22 @@ async def test_a_key_is_needed(api: Api) -> None:
         assert slug(await api.client.get(path)) == "key-missing"
 
 
+async def test_an_answer_may_be_kept_while_its_tag_is_confirmed(api: Api) -> None:
+    asked = {**IN_SHIRE, "category": "litter"}
+    response = await api.get("/v1/locate", **asked)
+    etag = response.headers["etag"]
+    assert response.headers["cache-control"] == "private, max-age=60"
+    for day, status in (({}, 304), ({"as_of": "2031-01-01"}, 200)):
+        again = await api.client.get(
+            "/v1/locate",
+            params={**asked, **day},
+            headers={**api.headers("app"), "If-None-Match": f'"x", W/{etag}'},
+        )
+        assert again.status_code == status
+        assert bool(again.content) is (status == 200)
+        assert (again.headers["etag"] == etag) is (status == 304)
+
+
 async def test_outside_is_an_answer(api: Api) -> None:
     response = await api.get("/v1/locate", **AT_SEA, category="pothole")
     assert response.status_code == 200

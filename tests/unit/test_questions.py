@@ -14,6 +14,7 @@ from georouter.questions import (
     answers_schema,
     check_answers,
     emergencies_at,
+    emergency_schema,
     is_emergency,
 )
 
@@ -120,7 +121,7 @@ def test_the_schema_says_all_of_it() -> None:
 
 
 def test_what_a_client_is_shown_of_questions() -> None:
-    shown = CategoryOut.of(LAMP).model_dump(mode="json")
+    shown = CategoryOut.of(LAMP, []).model_dump(mode="json")
     assert shown["answers_schema"] == answers_schema(LAMP)
     out, height, _, _, colour = shown["questions"]
     assert out == {
@@ -178,6 +179,21 @@ DANGER = Emergency(
     answers={("lamp", "colour"): ("w",), ("lamp", "out"): (True,)},
     at_least={("lamp", "height"): 10.0},
 )
+
+
+def test_what_a_client_is_told_of_emergencies() -> None:
+    assert emergency_schema(DANGER, "plain") is True
+    assert emergency_schema(DANGER, "other") is False
+    assert emergency_schema(DANGER, "lamp") == {
+        "anyOf": [
+            {"properties": {"colour": {"enum": ["w"]}}, "required": ["colour"]},
+            {"properties": {"out": {"enum": [True]}}, "required": ["out"]},
+            {
+                "properties": {"height": {"type": "number", "minimum": 10.0}},
+                "required": ["height"],
+            },
+        ]
+    }
 
 
 @pytest.mark.parametrize(
