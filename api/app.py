@@ -35,6 +35,7 @@ from api.routes import (
     locate,
     metrics,
     notices,
+    public,
     reports,
     triage,
     updates,
@@ -87,7 +88,7 @@ def create_app(
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
                 figures = Metrics(pool, clock=time.monotonic)
-                wiring = Wiring(settings, pool, live, notifier, random_bytes, figures, vault)
+                wiring = Wiring(settings, pool, live, notifier, random_bytes, figures, vault, clock)
                 attach(app, wiring)
                 try:
                     yield
@@ -105,6 +106,7 @@ def create_app(
     for resource in (
         locate,
         categories,
+        public,
         reports,
         authorities,
         endpoints,

@@ -106,6 +106,44 @@ UPDATE_IN: dict[str, Any] = {
 }
 ANSWER_IN: dict[str, Any] = {"chosen": "D06000001", "road_ref": None}
 ASSIGN_IN: dict[str, Any] = {"authority": "D06000001"}
+NEARBY: dict[str, Any] = {
+    "items": [
+        {
+            "id": REPORT_ID,
+            "lon": 2.12,
+            "lat": 54.71,
+            "distance_m": 12.4,
+            "received_at": "2026-11-02T08:15:04.120000Z",
+            "age_days": 3,
+            "reports": 2,
+            "status": "planned",
+            "description": "Deep hole in the left lane, about 40 cm wide.",
+        }
+    ]
+}
+REPORT_COLLECTION: dict[str, Any] = {
+    "type": "FeatureCollection",
+    "features": [
+        {
+            "type": "Feature",
+            "id": REPORT_ID,
+            "geometry": {"type": "Point", "coordinates": [2.12, 54.71]},
+            "properties": {
+                "category": "pothole",
+                "authority": "Hearthmere",
+                "authority_code": "D06000001",
+                "state": "open",
+                "status": "planned",
+                "description": "Deep hole in the left lane, about 40 cm wide.",
+                "reports": 2,
+                "received_at": "2026-11-02T08:15:04.120000Z",
+                "updated_at": "2026-11-03T10:00:00Z",
+            },
+        }
+    ],
+    "next_cursor": None,
+}
+
 TRIAGE_PAGE: dict[str, Any] = {
     "items": [
         {

@@ -51,11 +51,13 @@ def mask(text: str) -> str:
 
 
 def _numbers(text: str) -> list[tuple[int, int]]:
+    if sum(map(str.isdigit, text)) < _FEWEST_DIGITS:
+        return []  # most texts; the search below takes a millisecond
     found = phonenumbers.PhoneNumberMatcher(text, "GB", leniency=phonenumbers.Leniency.POSSIBLE)
     return [
         (match.start, match.end)
         for match in found
-        if sum(letter.isdigit() for letter in match.raw_string) >= _FEWEST_DIGITS
+        if sum(map(str.isdigit, match.raw_string)) >= _FEWEST_DIGITS
     ]
 
 

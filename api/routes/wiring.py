@@ -34,6 +34,7 @@ class Wiring:
     random_bytes: Callable[[int], bytes]
     metrics: Metrics
     vault: Vault
+    clock: Callable[[], float]
 
 
 def attach(app: FastAPI, wiring: Wiring) -> None:

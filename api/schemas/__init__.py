@@ -71,6 +71,16 @@ from api.schemas.operations import (
     NoticePage as NoticePage,
     Readiness as Readiness,
 )
+from api.schemas.public import (
+    Feature as Feature,
+    Near as Near,
+    Nearby as Nearby,
+    NearbyReport as NearbyReport,
+    Point as Point,
+    PublicReport as PublicReport,
+    ReportCollection as ReportCollection,
+    ReportFilter as ReportFilter,
+)
 from api.schemas.reports import (
     Answer as Answer,
     AnswerIn as AnswerIn,
