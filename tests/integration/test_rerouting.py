@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -428,6 +429,52 @@ async def test_a_corrected_date_replaces_the_one_before(ending: Api) -> None:
         reasons = await conn.fetch("SELECT reason FROM succession ORDER BY reason")
     assert ends == handover.at
     assert [row["reason"] for row in reasons] == ["the order", "the order, corrected"]
+
+
+async def successions(pool: asyncpg.Pool) -> tuple[dict[str, Any], set[tuple[str, str]]]:
+    """From when to when each authority is that has a day, and who follows whom, by their names."""
+    days = await pool.fetch(
+        "SELECT name, valid_from, valid_to FROM authority "
+        "WHERE valid_from IS NOT NULL OR valid_to IS NOT NULL"
+    )
+    pairs = await pool.fetch(
+        """
+        SELECT before.name, after.name
+        FROM succession
+        JOIN authority AS before ON before.id = predecessor_id
+        JOIN authority AS after ON after.id = successor_id
+        """
+    )
+    return {name: (begins, ends) for name, begins, ends in days}, {tuple(row) for row in pairs}
+
+
+async def test_a_succession_to_come_that_is_taken_back_is_undone(api: Api) -> None:
+    day = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)  # noqa: TID251
+    later_day = day + timedelta(days=30)
+    to_west = authorities.Handover(SHIRE, WEST, day, "one order")
+    onward = authorities.Handover(WEST, VALE, later_day, "another")
+    async with db.acquire(api.pool) as conn:
+        await authorities.establish(conn, [], [to_west, onward])
+        assert await successions(api.pool) == (
+            {"Shire": (None, day), "West": (day, later_day), "Vale": (later_day, None)},
+            {("Shire", "West"), ("West", "Vale")},
+        )
+        await authorities.establish(conn, [], None)  # who knows no rules changes nothing
+        await authorities.establish(conn, [], [replace(to_west, successor=VALE, at=later_day)])
+        assert await successions(api.pool) == (
+            {"Shire": (None, later_day), "Vale": (later_day, None)},
+            {("Shire", "Vale")},
+        )
+        await authorities.establish(conn, [], [])
+    assert await successions(api.pool) == ({}, set())
+
+
+async def test_what_has_happened_stays_whatever_the_rules_say(ending: Api) -> None:
+    before = await successions(ending.pool)
+    assert before[1] == {("Shire", "New Shire"), ("Vale", "New Shire")}
+    async with db.acquire(ending.pool) as conn:
+        await authorities.establish(conn, [], [])
+    assert await successions(ending.pool) == before
 
 
 async def test_a_place_can_be_asked_about_another_day(ending: Api) -> None:
