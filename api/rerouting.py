@@ -8,7 +8,6 @@ over in one transaction; killed anywhere, it waits where it was.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -118,25 +117,34 @@ async def answer(
     as_of: date,
     api_key_id: UUID,
 ) -> None:
-    """Route a report by its reporter's answer. Call it in a transaction.
+    """Route a report by its reporter's answer, in place of any earlier one.
 
-    Raises `NotFound` unless the key posted it, and `NotACandidate`.
+    The same again changes nothing. Call it in a transaction. Raises `NotFound` unless the key
+    posted it, and `NotACandidate`.
     """
     row = await reroutes.lock_report(conn, report_id)
     if row is None or row["api_key_id"] != api_key_id:
         raise errors.NotFound("there is no such report, or another app posted it")
     refused = await reroutes.find_refused(conn, report_id)
-    asked = Asked.of(row, chosen=body.chosen, road_ref=body.road_ref or row["road_ref"])
-    decision = table.decide(asked, as_of=as_of, refused=refused)
+    asked = Asked.of(row, chosen=body.chosen, road_ref=body.road_ref)
+    try:
+        decision = table.decide(asked, as_of=as_of, refused=refused)
+    except NotACandidate:
+        if body.chosen is None:
+            raise
+        # it may have been offered only because of the road that was named
+        asked = Asked.of(row, chosen=body.chosen)
+        decision = table.decide(asked, as_of=as_of, refused=refused)
     if decision.authority is None:
         raise errors.FieldRefused("report", "nobody we know of answers there any more")
-    given = body.model_dump(exclude_none=True)
+    settled = decision.authority.id == row["authority_id"] and not row["waiting"]
+    if settled and asked == Asked.of(row):
+        return
     await events.add_event(
         conn,
         report_id,
         kind="answered",
-        detail={"reason": decision.reason, **given},
-        key=f"answer:{json.dumps(given, sort_keys=True)}:{row['authority_id']}",
+        detail={"reason": decision.reason, **body.model_dump(exclude_none=True)},
     )
     await give(
         conn,
@@ -146,7 +154,8 @@ async def answer(
         table,
         before=None if row["with_operator"] else row["authority_id"],
         because=decision.reason,
-        **given,
+        chosen=asked.chosen,
+        road_ref=asked.road_ref,
     )
 
 

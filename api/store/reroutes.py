@@ -143,8 +143,9 @@ async def hand_over(
 ) -> None:
     """Give a report to an authority by a new decision: owe it to their endpoints, or hold it.
 
-    What it was owed elsewhere is cancelled; the decision of the receipt is kept. The report's row
-    must be locked.
+    What it was owed elsewhere is cancelled; the decision of the receipt is kept. `chosen` and
+    `road_ref`, where either is given, are the reporter's latest answer, and replace the one before.
+    The report's row must be locked.
     """
     before = await conn.fetchval("SELECT authority_id FROM report WHERE id = $1", report_id)
     await conn.execute(
@@ -152,7 +153,8 @@ async def hand_over(
         UPDATE report
         SET first_decision = coalesce(first_decision, decision),
             decision = $2, dataset_id = $3, authority_id = $4,
-            chosen = coalesce($5, chosen), road_ref = coalesce($6, road_ref)
+            chosen = CASE WHEN coalesce($5, $6) IS NULL THEN chosen ELSE $5 END,
+            road_ref = CASE WHEN coalesce($5, $6) IS NULL THEN road_ref ELSE $6 END
         WHERE id = $1
         """,
         report_id,
@@ -278,7 +280,9 @@ async def lock_report(conn: asyncpg.Connection, report_id: UUID) -> asyncpg.Reco
     return await conn.fetchrow(
         """
         SELECT id, lon, lat, category, accuracy_m, road_ref, chosen, authority_id, api_key_id,
-               EXISTS (SELECT FROM triage WHERE report_id = report.id) AS with_operator
+               EXISTS (SELECT FROM triage WHERE report_id = report.id) AS with_operator,
+               EXISTS (SELECT FROM reroute WHERE report_id = report.id
+                       UNION ALL SELECT FROM triage WHERE report_id = report.id) AS waiting
         FROM report WHERE id = $1
         FOR NO KEY UPDATE
         """,

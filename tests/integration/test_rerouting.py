@@ -26,16 +26,20 @@ from api.explain import explain
 from api.routing import LiveRouting
 from api.store import authorities, reroutes
 from api.webhook_schemas import Message
+from boundaries.dataset import Dataset, road_as_json
+from georouter.model import Road
 from tests.support.app import (
     IN_SHIRE,
     IN_WEST,
     ON_BORDER,
     SHIRE,
+    SQUARES,
     VALE,
     WEST,
     Api,
     Square,
     activate,
+    index_of,
     serving,
     slug,
 )
@@ -252,12 +256,12 @@ async def test_the_reporter_s_answer_moves_it(api: Api) -> None:
     assert (moved["current"]["authority"]["name"], moved["state"]) == ("Shire", "held")
     assert [one["state"] for one in moved["deliveries"]] == ["cancelled"]
     again = (await post(api, path, {"chosen": SHIRE})).json()
+    assert again == moved
     assert story(again) == [
         ("received", "West"),
         ("answered", None),
         ("answered", None),
         ("rerouted", "Shire"),
-        ("answered", None),
     ]
     back = (await post(api, path, {"chosen": WEST})).json()
     assert (back["state"], back["deliveries"][0]["state"]) == ("queued", "pending")
@@ -310,6 +314,63 @@ async def test_who_has_the_report_is_told_of_the_answer(api: Api) -> None:
     assert (west[-5:], back.type, back.sequence) == ("/west", "report.updated", 4)
     report = await shown(api, posted["id"])
     assert (report["state"], report["current"]["authority"]["name"]) == ("forwarded", "West")
+
+
+async def test_the_same_answer_again_tells_nobody_anything(api: Api) -> None:
+    await api.register(WEST)
+    posted = (await api.post_report(**ON_BORDER)).json()
+    path = f"/v1/reports/{posted['id']}/answer"
+    await messages(api)
+    for expected in (1, 0):
+        assert (await post(api, path, {"chosen": WEST})).status_code == 200
+        assert len(await messages(api)) == expected
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        await reroutes.send_to_triage(conn, UUID(posted["id"]), reason="a test")
+    assert (await shown(api, posted["id"]))["state"] == "with_operator"
+    # said to somebody who waits for it, the same answer is one
+    back = (await post(api, path, {"chosen": WEST})).json()
+    assert (back["state"], back["current"]["authority"]["name"]) == ("forwarded", "West")
+
+
+async def stored_answer(api: Api) -> tuple[str | None, str | None]:
+    row = await api.pool.fetchrow("SELECT chosen, road_ref FROM report")
+    return row["chosen"], row["road_ref"]
+
+
+async def test_a_later_answer_replaces_the_one_before(api: Api) -> None:
+    posted = (await api.post_report(**ON_BORDER)).json()
+    path = f"/v1/reports/{posted['id']}/answer"
+    await post(api, path, {"chosen": SHIRE})
+    by_road = (await post(api, path, {"road_ref": "B1"})).json()
+    assert by_road["current"]["authority"]["name"] == "West"
+    assert await stored_answer(api) == (None, "B1")
+    back = (await post(api, path, {"chosen": SHIRE})).json()
+    assert back["current"]["authority"]["name"] == "Shire"
+    assert await stored_answer(api) == (SHIRE, None)
+
+
+async def test_an_answer_may_name_whom_only_the_named_road_has_brought_up(api: Api) -> None:
+    # 35 m east of the point: out of reach, unless the reporter says that it is meant
+    squares = (*SQUARES, Square("trunk", "A1-1", "A1", 0.5005, 0.51))
+    index = index_of(squares)
+    described = road_as_json(Road("A1", "NH", "National Highways"))
+    layers = [{"name": "trunk", "roads": {"A1-1": described}}]
+    dataset = Dataset("roads", {"version": "roads", "layers": layers}, index)
+    api.shelf.datasets["/shelf/roads"] = dataset
+    async with db.acquire(api.pool) as conn:
+        await activate(conn, dataset)
+    await api.app.state.wiring.live.refresh(api.pool)
+    posted = (await api.post_report(**IN_WEST, road_ref="A1")).json()
+    assert posted["decision"]["rule"] == "road-ref"
+    path = f"/v1/reports/{posted['id']}/answer"
+    for _ in range(2):
+        kept = (await post(api, path, {"chosen": "NH"})).json()
+        assert kept["current"]["authority"]["name"] == "National Highways"
+        assert await stored_answer(api) == ("NH", "A1")
+    moved = (await post(api, path, {"chosen": WEST})).json()
+    assert moved["current"]["authority"]["name"] == "West"
+    assert await stored_answer(api) == (WEST, None)
+    assert slug(await post(api, path, {"chosen": "NH"})) == "not-a-candidate"
 
 
 async def test_two_processes_reroute_each_report_once(api: Api) -> None:

@@ -104,7 +104,7 @@ async def activate(
         version=dataset.version,
         location=f"/shelf/{dataset.version}",
         manifest=dataset.manifest,
-        areas=dataset.index.areas,
+        areas=dataset.authorities,
     )
 
 
