@@ -194,9 +194,15 @@ def _shape(
         rehearsal=rehearsal,
     )
     told = [schemas.EventOut.of(row) for row in happened]
-    # What somebody said who has it no more says nothing of the work.
+    # What somebody said who has it no more, or goes on saying, says nothing of the work.
     moved = max((event.n for event in told if event.kind in MOVES), default=0)
-    statuses = [event.state for event in told if event.state is not None and event.n > moved]
+    statuses = [
+        event.state
+        for event, row in zip(told, happened, strict=True)
+        if event.state is not None
+        and event.n > moved
+        and row["authority_id"] == report["authority_id"]
+    ]
     return schemas.ReportOut(
         **dict(receipt),
         state=state,

@@ -216,6 +216,25 @@ async def test_the_same_update_again_changes_nothing(api: Api) -> None:
     assert (await shown(api, posted["id"]))["status"] == "investigating"
 
 
+async def test_who_had_it_before_says_nothing_of_the_work_by_now(api: Api) -> None:
+    posted = (await api.post_report(**BESIDE)).json()
+    await not_ours(api, WEST, posted["id"])
+    await reroute(api)
+    await update(api, SHIRE, posted["id"], state="investigating")
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        # their server goes on telling of the service request that the report once opened there
+        assert await reroutes.tell(
+            conn,
+            UUID(posted["id"]),
+            authority_id=api.authorities[WEST],
+            detail={"state": "fixed"},
+            key="open311:1",
+        )
+    report = await shown(api, posted["id"])
+    assert report["status"] == "investigating"
+    assert report["events"][-1]["authority"] == "West"
+
+
 async def test_who_may_say_what(api: Api) -> None:
     posted = (await api.post_report(**BESIDE)).json()
     asked = {"state": "fixed"}
