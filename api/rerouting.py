@@ -26,6 +26,7 @@ from api.store import events, reroutes
 from georouter.model import DecisionState, NotACandidate, UnknownCategory
 
 MOST_HOPS: Final = 3
+FAULT: Final = "a fault of ours: it could not be routed again; the log has the report's id and why"
 
 log = structlog.get_logger()
 
@@ -53,7 +54,10 @@ class NobodyLeft(Exception):  # noqa: N818 - reads as the sentence it is
 
 
 async def reroute_all(pool: asyncpg.Pool, live: LiveRouting) -> int:
-    """Route every waiting report again; returns how many. Raises `DatabaseUnavailable`."""
+    """Route every waiting report again; returns how many. Raises `DatabaseUnavailable`.
+
+    One that cannot be, because of a fault, goes to the operator and holds up no other.
+    """
     count = 0
     while live.current is not None:
         async with db.acquire(pool) as conn, conn.transaction():
@@ -73,6 +77,11 @@ async def _reroute(
     except NobodyLeft as nobody:
         await reroutes.send_to_triage(conn, row["id"], reason=str(nobody))
         log.info("report with operator", report=str(row["id"]), reason=str(nobody))
+        return
+    except Exception:
+        # Left where it is, it would be the next one again, and all others would wait behind it.
+        await reroutes.send_to_triage(conn, row["id"], reason=FAULT)
+        log.exception("report not routed again", report=str(row["id"]))
         return
     await give(conn, row["id"], decision, authority, table, because=decision.reason)
     log.info("report rerouted", report=str(row["id"]), rule=decision.rule)

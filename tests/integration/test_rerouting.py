@@ -403,6 +403,34 @@ async def test_two_processes_reroute_each_report_once(api: Api) -> None:
     assert await api.pool.fetchval("SELECT count(*) FROM held") == len(ids)
 
 
+async def test_one_that_cannot_be_routed_again_holds_up_no_other(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, fine = [(await api.post_report(**BESIDE)).json()["id"] for _ in range(2)]
+    for report_id in (broken, fine):
+        await not_ours(api, WEST, report_id)
+    live = api.app.state.wiring.live
+    decide = live.current.decide
+
+    def fails_on_the_first(asked: Any, **rest: Any) -> Any:
+        if asked == rerouting.Asked.of(first):
+            raise KeyError("what nobody expected")
+        return decide(asked, **rest)
+
+    await api.pool.execute("UPDATE report SET accuracy_m = 7 WHERE id = $1", UUID(broken))
+    first = await api.pool.fetchrow("SELECT * FROM report WHERE id = $1", UUID(broken))
+    monkeypatch.setattr(live.current, "decide", fails_on_the_first)
+    assert await reroute(api) == 2
+    report = await shown(api, broken)
+    assert report["state"] == "with_operator"
+    assert report["events"][-1]["reason"] == rerouting.FAULT
+    assert (await shown(api, fine))["current"]["authority"]["name"] == "Shire"
+    [line] = [
+        json.loads(one) for one in capsys.readouterr().err.splitlines() if "not routed again" in one
+    ]
+    assert (line["report"], line["exception"][0]["type"]) == (broken, "builtins.KeyError")
+
+
 async def moved_to_shire(api: Api, *, delivered: bool) -> tuple[str, str]:
     """A report that West had, and Shire has now; it, and the path of Shire's endpoint."""
     await api.register(WEST, url="http://127.0.0.1:9/west")
