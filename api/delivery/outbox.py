@@ -120,8 +120,10 @@ async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = Non
             JOIN open ON open.authority_id = freed.authority_id
                      AND wanted(categories, freed.category)
             -- It may have been there before, and have been handed over to somebody else meanwhile.
+            -- With a life of its own, but all that its attempts left in doubt: nobody has looked.
             ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
-            SET state = 'pending', due_at = excluded.due_at, settled_at = NULL
+            SET state = 'pending', due_at = excluded.due_at, settled_at = NULL,
+                redelivered_at = now()
             WHERE delivery.state IN ('cancelled', 'dead')
         )
         SELECT count(*)::int FROM freed

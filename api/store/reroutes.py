@@ -185,8 +185,9 @@ async def hand_over(
         ), owed AS (
             INSERT INTO delivery (report_id, endpoint_id)
             SELECT $1, id FROM intake
+            -- With a life of its own, but all that its attempts left in doubt: nobody has looked.
             ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
-            SET state = 'pending', due_at = now(), settled_at = NULL
+            SET state = 'pending', due_at = now(), settled_at = NULL, redelivered_at = now()
             WHERE delivery.state IN ('cancelled', 'dead')
         )
         SELECT count(*) FROM intake

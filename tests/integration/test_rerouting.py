@@ -403,6 +403,30 @@ async def test_two_processes_reroute_each_report_once(api: Api) -> None:
     assert await api.pool.fetchval("SELECT count(*) FROM held") == len(ids)
 
 
+@pytest.mark.parametrize("by_way_of", ["the answer", "held"])
+async def test_a_delivery_that_comes_back_lives_anew_and_keeps_its_doubt(
+    api: Api, by_way_of: str
+) -> None:
+    await api.register(WEST)
+    posted = (await api.post_report(**ON_BORDER)).json()["id"]
+    path = f"/v1/reports/{posted}/answer"
+    await send(api, policy.Deferred(status=None, why="cut", unsure=True))
+    await post(api, path, {"chosen": SHIRE})
+    await api.pool.execute("UPDATE delivery SET created_at = now() - interval '80 hours'")
+    if by_way_of == "held":
+        await api.pool.execute("UPDATE endpoint SET state = 'suspended'")
+    back = (await post(api, path, {"chosen": WEST})).json()
+    if by_way_of == "held":
+        assert back["state"] == "held"
+        await api.pool.execute("UPDATE endpoint SET state = 'active'")
+        async with db.acquire(api.pool) as conn:
+            assert await outbox.release_held(conn) == 1
+    async with db.acquire(api.pool) as conn:
+        [claimed] = await outbox.claim(conn, worker=1, limit=9, lease_s=60, per_endpoint=9)
+    assert claimed.age_s < 60.0
+    assert (claimed.unsure, claimed.attempt, claimed.tries) == (True, 2, 2)
+
+
 async def test_one_that_cannot_be_routed_again_holds_up_no_other(
     api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
