@@ -687,6 +687,22 @@ async def test_a_refusal_after_the_decision_does_not_change_its_replay(api: Api)
     assert "the same dataset: the same body (ambiguous, rule not-ours)" in moved
 
 
+async def test_a_choice_that_is_none_any_more_does_not_stop_a_replay(api: Api) -> None:
+    posted = (await api.post_report(**BESIDE, chosen=WEST)).json()["id"]
+    await not_ours(api, WEST, posted)
+    await reroute(api)
+    live = api.app.state.wiring.live
+    refused = "\n".join((await explained(api, posted, live)).sentences)
+    assert "the same dataset: the same body (ambiguous, rule not-ours)" in refused
+
+    await api.pool.execute("UPDATE report SET chosen = $1", VALE)
+    moved = await explained(api, posted, live)
+    assert "the same dataset: the same body (ambiguous, rule not-ours)" in "\n".join(
+        moved.sentences
+    )
+    assert moved.same_today is True
+
+
 async def test_an_explanation_without_the_old_dataset(api: Api) -> None:
     posted = (await api.post_report()).json()["id"]
     async with db.acquire(api.pool) as conn:
