@@ -247,6 +247,25 @@ async def _record_handovers(conn: asyncpg.Connection, handovers: Sequence[Handov
     )
 
 
+async def heirs(conn: asyncpg.Connection, authority_id: UUID) -> Sequence[UUID]:
+    """The authority, and all that have taken over from it by now, at whatever remove."""
+    found: Sequence[UUID] = await conn.fetchval(
+        """
+        WITH RECURSIVE heir AS (
+            SELECT $1::uuid AS id
+            UNION
+            SELECT successor_id
+            FROM heir
+            JOIN authority ON authority.id = heir.id AND valid_to <= now()
+            JOIN succession ON predecessor_id = heir.id
+        )
+        SELECT array_agg(id) FROM heir
+        """,
+        authority_id,
+    )
+    return found
+
+
 async def authorities_by_code(conn: asyncpg.Connection) -> Sequence[asyncpg.Record]:
     """(code, id, name) of every authority that boundary datasets can name."""
     rows: Sequence[asyncpg.Record] = await conn.fetch(

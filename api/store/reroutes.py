@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 
 from api.store import audit
+from api.store.authorities import heirs
 from api.store.endpoints import delete_endpoint
 from api.store.events import add_event
 
@@ -29,13 +30,13 @@ async def say_not_ours(
 ) -> bool:
     """Note that an authority says a report is not theirs, and have it routed again.
 
-    False if it is not, or no longer, with that authority; or if it said so under the same key
-    before. Call it in a transaction.
+    False if it is not, or no longer, with that authority or one that it has taken over from; or if
+    it said so under the same key before. Call it in a transaction.
     """
     holder = await conn.fetchval(
         "SELECT authority_id FROM report WHERE id = $1 FOR NO KEY UPDATE", report_id
     )
-    if holder != authority_id:
+    if holder is None or authority_id not in await heirs(conn, holder):
         return False
     detail = {"named": named, "note": note}
     n = await add_event(

@@ -505,10 +505,15 @@ def later(api: Api) -> LiveRouting:
     return LiveRouting(rules=rules, clock=lambda: AFTER, open_folder=api.shelf.open)
 
 
+async def know(api: Api, code: str) -> None:
+    """Have an authority that the rules brought with them among those that tests name."""
+    [listed] = (await api.get("/v1/authorities", code=code)).json()["items"]
+    api.authorities = {**api.authorities, code: UUID(listed["id"])}
+
+
 async def test_on_the_day_what_was_not_delivered_goes_to_the_successor(ending: Api) -> None:
     api = ending
-    listed = (await api.get("/v1/authorities", code="NEW-SHIRE")).json()["items"]
-    api.authorities = {**api.authorities, "NEW-SHIRE": UUID(listed[0]["id"])}
+    await know(api, "NEW-SHIRE")
     await api.register(SHIRE, url="http://127.0.0.1:9/old")
     assert (await api.register("NEW-SHIRE", url="http://127.0.0.1:9/new")).status_code == 201
     done = (await api.post_report(**IN_SHIRE)).json()["id"]
@@ -537,6 +542,46 @@ async def test_on_the_day_what_was_not_delivered_goes_to_the_successor(ending: A
         ("http://127.0.0.1:9/old", "deleted"),
         ("http://127.0.0.1:9/new", "active"),
     ]
+
+
+async def test_a_successor_speaks_of_what_its_predecessor_was_given(ending: Api) -> None:
+    api = ending
+    await know(api, "NEW-SHIRE")
+    await api.register(SHIRE)
+    posted = (await api.post_report(**IN_SHIRE)).json()["id"]
+    await send(api, policy.Delivered(status=200))
+    live = later(api)
+    await live.refresh(api.pool)
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        await reroutes.wind_up(conn)
+
+    said = await update(api, "NEW-SHIRE", posted, state="investigating")
+    assert (said.status_code, said.json()["authority"]) == (201, "New Shire")
+    repeated = await update(api, "NEW-SHIRE", posted, state="investigating")
+    assert (repeated.status_code, repeated.json()) == (200, said.json())
+    report = await shown(api, posted)
+    assert (report["state"], report["status"]) == ("forwarded", "investigating")
+    assert report["current"]["authority"]["name"] == "Shire"
+    assert slug(await update(api, WEST, posted, state="fixed")) == "not-found"
+
+    refused = await not_ours(api, "NEW-SHIRE", posted, update_id="2", responsible=WEST)
+    assert (refused.status_code, refused.json()["authority"]) == (201, "New Shire")
+    assert await rerouting.reroute_all(api.pool, live) == 1
+    report = await shown(api, posted)
+    assert (report["current"]["authority"]["name"], report["status"]) == ("West", None)
+    late = await update(api, "NEW-SHIRE", posted, update_id="3", state="fixed")
+    assert slug(late) == "not-found"
+
+
+async def test_a_successor_to_be_has_no_say_yet(api: Api) -> None:
+    posted = (await api.post_report(**IN_SHIRE)).json()["id"]
+    async with db.acquire(api.pool) as conn:
+        tomorrow = await conn.fetchval("SELECT now() + interval '1 day'")
+        handover = authorities.Handover(SHIRE, WEST, tomorrow, "the order")
+        await authorities.establish(conn, [], [handover])
+    assert slug(await update(api, WEST, posted, state="fixed")) == "not-found"
+    await api.pool.execute("UPDATE authority SET valid_to = now() WHERE name = 'Shire'")
+    assert (await update(api, WEST, posted, state="fixed")).status_code == 201
 
 
 async def test_dates_are_midnights_in_london(ending: Api) -> None:
