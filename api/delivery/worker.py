@@ -28,6 +28,7 @@ from api.delivery.channels import Channel, channels
 from api.delivery.channels.open311 import Open311
 from api.delivery.egress import Egress
 from api.delivery.outbox import Claimed
+from api.delivery.pacing import wait
 from api.delivery.polling import Poller
 from api.delivery.verification import Verifier, unsealed
 from api.settings import Settings
@@ -125,7 +126,7 @@ async def _patient_pool(
         try:
             pool = await db.create_pool(dsn, size=size)
         except db.DatabaseUnavailable as error:
-            await _wait(stop, trouble.seen(error))
+            await wait(stop, trouble.seen(error))
         else:
             trouble.over()
             break
@@ -200,7 +201,7 @@ class _Worker:
                 pause_s = trouble.seen(error)
             else:
                 trouble.over()
-            if pause_s > 0 and await _wait(self._wake, pause_s):
+            if pause_s > 0 and await wait(self._wake, pause_s):
                 await asyncio.sleep(BREATH_S)
 
     async def _step(self, sending: asyncio.TaskGroup) -> float:
@@ -339,7 +340,7 @@ class _Worker:
                         trouble.over()
                         # Waits first: in an outage others have lost their session too, and are
                         # given the time to settle.
-                        while not await _wait(closed, self._pace.orphans_s):
+                        while not await wait(closed, self._pace.orphans_s):
                             await self._tick(conn)
                 finally:
                     self._lost(closed)
@@ -392,12 +393,3 @@ class _Trouble:
         if self._times:
             log.info("database_back", failures=self._times)
         self._times = 0
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
-    """Wait for the event, but not longer; whether it came."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await event.wait()
-    except TimeoutError:
-        return False
