@@ -82,11 +82,11 @@ async def run_worker(
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     dsn = await asyncio.to_thread(db.resolve_dsn, settings)
-    if settings.delivery_mode == "live":
-        vault = await asyncio.to_thread(open_vault, settings)
-    else:
+    if settings.dry_run:
         vault = None  # a copy of the database is no reason to hand out the keys
         log.warning("DRY RUN: nothing is sent to anybody; GEOROUTER_DELIVERY_MODE=live sends")
+    else:
+        vault = await asyncio.to_thread(open_vault, settings)
     async with (
         _patient_pool(dsn, settings.database_pool, stop) as pool,
         Egress(allow=settings.egress_allow, timeout_s=settings.delivery_timeout_s) as egress,

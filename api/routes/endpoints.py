@@ -168,7 +168,7 @@ def _shape(row: asyncpg.Record, wired: Wiring) -> schemas.EndpointOut:
     shown = dict(row)
     for name in ("verification", "last_test"):
         probe = shown[name]
-        if probe and probe["state"] == "waiting" and wired.settings.delivery_mode != "live":
+        if probe and probe["state"] == "waiting" and wired.settings.dry_run:
             shown[name] = {**probe, "error": DRY_RUN}
     return schemas.EndpointOut(**shown)
 
