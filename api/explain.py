@@ -54,7 +54,7 @@ async def explain(
     happened = await events.list_events(conn, report_id)
     # Whoever refused after the decision had no part in it.
     decided = max((event["n"] for event in happened if event["kind"] in MOVES), default=0)
-    refused = await reroutes.find_refused(conn, report_id, before=decided)
+    refused = (await reroutes.find_refusals(conn, report_id, before=decided)).codes
     sentences = [
         f"Report {report_id}: {row['category']} at {row['lon']:.6f}, {row['lat']:.6f}.",
         f"Received {row['received_at']:%Y-%m-%d %H:%M:%S} UTC.",

@@ -8,7 +8,7 @@ over in one transaction; killed anywhere, it waits where it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -23,6 +23,7 @@ from api.delivery.outbox import WAKE_UP, owe_event
 from api.routing import LiveRouting, RoutingTable
 from api.schemas import AnswerIn, AuthorityRef, CandidateOut, DecisionOut
 from api.store import events, reroutes
+from api.store.reroutes import Refusals
 from georouter.model import DecisionState, NotACandidate, UnknownCategory
 
 MOST_HOPS: Final = 3
@@ -72,8 +73,9 @@ async def reroute_all(pool: asyncpg.Pool, live: LiveRouting) -> int:
 async def _reroute(
     conn: asyncpg.Connection, row: Mapping[str, Any], table: RoutingTable, *, as_of: date
 ) -> None:
+    refusals = await reroutes.find_refusals(conn, row["id"])
     try:
-        decision, authority = again(row, table, as_of=as_of)
+        decision, authority = again(row, refusals, table, as_of=as_of)
     except NobodyLeft as nobody:
         await reroutes.send_to_triage(conn, row["id"], reason=str(nobody))
         log.info("report with operator", report=str(row["id"]), reason=str(nobody))
@@ -88,15 +90,15 @@ async def _reroute(
 
 
 def again(
-    row: Mapping[str, Any], table: RoutingTable, *, as_of: date
+    row: Mapping[str, Any], refusals: Refusals, table: RoutingTable, *, as_of: date
 ) -> tuple[DecisionOut, AuthorityRef]:
     """Who is responsible for a report that its authority does not have any more.
 
     `row` is one of `next_reroute`. Raises `NobodyLeft`.
     """
-    refused: Collection[str] = row["refused"]
-    if row["hops"] > MOST_HOPS:
-        raise NobodyLeft(f"{row['hops']} bodies have said that it is not theirs")
+    refused = refusals.codes
+    if refusals.hops > MOST_HOPS:
+        raise NobodyLeft(f"{refusals.hops} bodies have said that it is not theirs")
     chosen = row["chosen"] if row["chosen"] not in refused else None
     asked = Asked.of(row, chosen=chosen)
     try:
@@ -134,7 +136,7 @@ async def answer(
     row = await reroutes.lock_report(conn, report_id)
     if row is None or row["api_key_id"] != api_key_id:
         raise errors.NotFound("there is no such report, or another app posted it")
-    refused = await reroutes.find_refused(conn, report_id)
+    refused = (await reroutes.find_refusals(conn, report_id)).codes
     asked = Asked.of(row, chosen=body.chosen, road_ref=body.road_ref)
     try:
         decision = table.decide(asked, as_of=as_of, refused=refused)

@@ -8,7 +8,7 @@ the transaction that owes or holds the report elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -90,25 +90,15 @@ async def tell(
 
 
 async def next_reroute(conn: asyncpg.Connection) -> asyncpg.Record | None:
-    """Lock the report that has waited longest to be routed again, with all that decides.
+    """Lock the report that has waited longest to be routed again.
 
-    `refused` are the codes of the authorities that said it is not theirs. Call it in a transaction;
-    of two processes each gets another report.
+    Call it in a transaction; of two processes each gets another report.
     """
     return await conn.fetchrow(
         """
-        SELECT report.id, lon, lat, category, accuracy_m, road_ref, chosen, authority_id, named,
-               refusals.codes AS refused, refusals.hops
+        SELECT report.id, lon, lat, category, accuracy_m, road_ref, chosen, authority_id, named
         FROM reroute
         JOIN report ON report.id = report_id
-        CROSS JOIN LATERAL (
-            SELECT coalesce(array_agg(DISTINCT code) FILTER (WHERE code IS NOT NULL), '{}')
-                       AS codes,
-                   count(DISTINCT report_event.n)::int AS hops
-            FROM report_event
-            LEFT JOIN authority_code ON authority_code.authority_id = report_event.authority_id
-            WHERE report_event.report_id = report.id AND kind = 'not_ours'
-        ) AS refusals
         ORDER BY reroute.since
         LIMIT 1
         FOR UPDATE OF reroute, report SKIP LOCKED
@@ -116,20 +106,28 @@ async def next_reroute(conn: asyncpg.Connection) -> asyncpg.Record | None:
     )
 
 
-async def find_refused(
+class Refusals(NamedTuple):
+    """The codes of the authorities that said a report is not theirs, and how often that was."""
+
+    codes: Sequence[str]
+    hops: int
+
+
+async def find_refusals(
     conn: asyncpg.Connection, report_id: UUID, *, before: int | None = None
-) -> Sequence[str]:
-    """The codes of the authorities that said a report is not theirs, before an event or so far."""
-    codes: Sequence[str] = await conn.fetchval(
+) -> Refusals:
+    """Who said that a report is not theirs, before an event or so far."""
+    row = await conn.fetchrow(
         """
-        SELECT coalesce(array_agg(DISTINCT code), '{}')
-        FROM report_event JOIN authority_code USING (authority_id)
+        SELECT coalesce(array_agg(DISTINCT code) FILTER (WHERE code IS NOT NULL), '{}'),
+               count(DISTINCT n)::int
+        FROM report_event LEFT JOIN authority_code USING (authority_id)
         WHERE report_id = $1 AND kind = 'not_ours' AND ($2::int IS NULL OR n < $2)
         """,
         report_id,
         before,
     )
-    return codes
+    return Refusals(*row)
 
 
 async def hand_over(

@@ -192,9 +192,9 @@ async def test_who_is_given_it_again_may_refuse_it_again(api: Api) -> None:
 
 
 async def test_after_three_hops_an_operator_decides() -> None:
-    row = {"refused": ["a", "b", "c", "d"], "hops": 4}
+    refusals = reroutes.Refusals(["a", "b", "c", "d"], 4)
     with pytest.raises(rerouting.NobodyLeft, match="4 bodies have said"):
-        rerouting.again(row, None, as_of=date(2026, 1, 1))  # type: ignore[arg-type]
+        rerouting.again({}, refusals, None, as_of=date(2026, 1, 1))  # type: ignore[arg-type]
 
 
 async def test_the_same_update_again_changes_nothing(api: Api) -> None:
