@@ -19,7 +19,8 @@ import structlog
 
 from api import db, errors
 from api.delivery.channels.webhook import DECISION_TOLD
-from api.delivery.outbox import WAKE_UP, owe_event
+from api.delivery.liveness import WAKE_UP
+from api.delivery.outbox import owe_event
 from api.routing import LiveRouting, RoutingTable
 from api.schemas import AnswerIn, AuthorityRef, CandidateOut, DecisionOut
 from api.store import events, reroutes

@@ -23,7 +23,7 @@ import asyncpg
 import structlog
 
 from api import db
-from api.delivery import outbox, policy
+from api.delivery import liveness, outbox, policy
 from api.delivery.channels import Channel, channels
 from api.delivery.channels.open311 import Open311
 from api.delivery.egress import Egress
@@ -334,8 +334,8 @@ class _Worker:
                 try:
                     conn.add_termination_listener(lambda _, closed=closed: self._lost(closed))
                     with db.translate():
-                        await conn.add_listener(outbox.WAKE_UP, lambda *_: self._wake.set())
-                        self._id = await outbox.enlist(conn, self._random_id)
+                        await conn.add_listener(liveness.WAKE_UP, lambda *_: self._wake.set())
+                        self._id = await liveness.enlist(conn, self._random_id)
                         self._wake.set()
                         trouble.over()
                         # Waits first: in an outage others have lost their session too, and are
@@ -357,7 +357,7 @@ class _Worker:
         closed.set()
 
     async def _tick(self, conn: asyncpg.Connection) -> None:
-        orphans = await outbox.free_orphans(conn)
+        orphans = await liveness.free_orphans(conn)
         if orphans:
             log.warning("orphans_freed", count=orphans)
             self._wake.set()
@@ -366,7 +366,7 @@ class _Worker:
     async def _write_counts(self, conn: asyncpg.Connection) -> None:
         if self._counts:
             counts, self._counts = self._counts, Counter()
-            await outbox.count_attempts(conn, counts)
+            await liveness.count_attempts(conn, counts)
 
     async def _wake_on_stop(self) -> None:
         await self._stop.wait()
