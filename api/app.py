@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import db, errors, telemetry
-from api.delivery.outbox import Notifier
+from api.delivery.liveness import Notifier
 from api.metrics import Metrics
 from api.routes import (
     audit,

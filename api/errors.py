@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from fastapi import FastAPI
@@ -36,7 +37,7 @@ class ApiError(Exception):
     """A refusal that the caller can act on; `detail` says what was wrong and what to do.
 
     `fields` are (name, message) pairs for the fields at fault; `extra` are further members of the
-    problem document.
+    problem document; `retry_after_s` is when the same request may succeed.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class ApiError(Exception):
         *,
         fields: Sequence[tuple[str, str]] = (),
         extra: Mapping[str, Any] | None = None,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.fields = tuple(fields)
         self.extra = dict(extra or {})
+        self.retry_after_s = retry_after_s
 
 
 class AccessError(ApiError):
@@ -147,6 +150,10 @@ class EndpointUnfit(ResourceError):
     """The endpoint's state, or its channel, does not allow this."""
 
 
+class ChallengedTooOften(ResourceError):
+    """The endpoint, or its authority, has had as many challenges as there are for now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the table says of a failure: `slug` is its stable name, `title` the same in words."""
@@ -191,6 +198,7 @@ TABLE: dict[type[Exception], Row] = {
     NotRedeliverable: Row("not-redeliverable", 409, "The delivery cannot be sent again"),
     EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
     EndpointUnfit: Row("endpoint-unfit", 409, "The endpoint does not allow this as it is"),
+    ChallengedTooOften: Row("challenged-too-often", 429, "There were too many challenges"),
 }
 
 # What the framework itself answers with, by status.
@@ -318,9 +326,12 @@ def _read(error: Exception, rows: Mapping[type[Exception], Row]) -> Read:
     row = next((rows[kind] for kind in type(error).__mro__ if kind in rows), INTERNAL_ERROR)
     fields: Iterable[tuple[str, str]] = ()
     extra: Mapping[str, Any] = {}
+    headers: dict[str, str] = {}
     match error:
         case ApiError():
             detail, fields, extra = error.detail, error.fields, error.extra
+            if error.retry_after_s is not None:
+                headers["Retry-After"] = str(ceil(error.retry_after_s))
         case InvalidCoordinate():
             detail, fields = str(error), [(error.field, str(error))]
         case UnknownCategory():
@@ -333,7 +344,7 @@ def _read(error: Exception, rows: Mapping[type[Exception], Row]) -> Read:
             detail = RETRY
         case _:
             detail = "the failure is logged under the correlation id; quote it when you ask"
-    return row, detail, fields, extra, {}
+    return row, detail, fields, extra, headers
 
 
 def _read_validation(error: RequestValidationError) -> Read:

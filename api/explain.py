@@ -54,7 +54,7 @@ async def explain(
     happened = await events.list_events(conn, report_id)
     # Whoever refused after the decision had no part in it.
     decided = max((event["n"] for event in happened if event["kind"] in MOVES), default=0)
-    refused = await reroutes.find_refused(conn, report_id, before=decided)
+    refused = (await reroutes.find_refusals(conn, report_id, before=decided)).codes
     sentences = [
         f"Report {report_id}: {row['category']} at {row['lon']:.6f}, {row['lat']:.6f}.",
         f"Received {row['received_at']:%Y-%m-%d %H:%M:%S} UTC.",
@@ -78,7 +78,10 @@ async def explain(
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A report's question, to be asked again as of a day."""
+    """A report's question, to be asked again as of a day, as `rerouting.again` does.
+
+    A choice counts where it is still one.
+    """
 
     row: Mapping[str, Any]
     rules: Rules
@@ -92,18 +95,25 @@ class Replay:
             router = Router(
                 dataset.index, rules=self.rules, dataset=dataset.version, roads=dataset.roads
             )
-            return router.route(
-                lon=self.row["lon"],
-                lat=self.row["lat"],
-                category=self.row["category"],
-                accuracy_m=self.row["accuracy_m"],
-                road_ref=self.row["road_ref"],
-                chosen=self.row["chosen"],
-                as_of=self.as_of,
-                refused=self.refused,
-            )
-        except (*UNUSABLE, UnknownCategory, NotACandidate) as error:
+            chosen = self.row["chosen"]
+            try:
+                return self._ask(router, None if chosen in self.refused else chosen)
+            except NotACandidate:
+                return self._ask(router, None)
+        except (*UNUSABLE, UnknownCategory) as error:
             return str(error)
+
+    def _ask(self, router: Router, chosen: str | None) -> Decision:
+        return router.route(
+            lon=self.row["lon"],
+            lat=self.row["lat"],
+            category=self.row["category"],
+            accuracy_m=self.row["accuracy_m"],
+            road_ref=self.row["road_ref"],
+            chosen=chosen,
+            as_of=self.as_of,
+            refused=self.refused,
+        )
 
 
 def _decided(decision: DecisionOut) -> Iterator[str]:

@@ -8,8 +8,7 @@ over in one transaction; killed anywhere, it waits where it was.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
@@ -20,13 +19,16 @@ import structlog
 
 from api import db, errors
 from api.delivery.channels.webhook import DECISION_TOLD
-from api.delivery.outbox import WAKE_UP, owe_event
+from api.delivery.liveness import WAKE_UP
+from api.delivery.outbox import owe_event
 from api.routing import LiveRouting, RoutingTable
 from api.schemas import AnswerIn, AuthorityRef, CandidateOut, DecisionOut
 from api.store import events, reroutes
+from api.store.reroutes import Refusals
 from georouter.model import DecisionState, NotACandidate, UnknownCategory
 
 MOST_HOPS: Final = 3
+FAULT: Final = "a fault of ours: it could not be routed again; the log has the report's id and why"
 
 log = structlog.get_logger()
 
@@ -54,7 +56,10 @@ class NobodyLeft(Exception):  # noqa: N818 - reads as the sentence it is
 
 
 async def reroute_all(pool: asyncpg.Pool, live: LiveRouting) -> int:
-    """Route every waiting report again; returns how many. Raises `DatabaseUnavailable`."""
+    """Route every waiting report again; returns how many. Raises `DatabaseUnavailable`.
+
+    One that cannot be, because of a fault, goes to the operator and holds up no other.
+    """
     count = 0
     while live.current is not None:
         async with db.acquire(pool) as conn, conn.transaction():
@@ -69,26 +74,32 @@ async def reroute_all(pool: asyncpg.Pool, live: LiveRouting) -> int:
 async def _reroute(
     conn: asyncpg.Connection, row: Mapping[str, Any], table: RoutingTable, *, as_of: date
 ) -> None:
+    refusals = await reroutes.find_refusals(conn, row["id"])
     try:
-        decision, authority = again(row, table, as_of=as_of)
+        decision, authority = again(row, refusals, table, as_of=as_of)
     except NobodyLeft as nobody:
         await reroutes.send_to_triage(conn, row["id"], reason=str(nobody))
         log.info("report with operator", report=str(row["id"]), reason=str(nobody))
+        return
+    except Exception:
+        # Left where it is, it would be the next one again, and all others would wait behind it.
+        await reroutes.send_to_triage(conn, row["id"], reason=FAULT)
+        log.exception("report not routed again", report=str(row["id"]))
         return
     await give(conn, row["id"], decision, authority, table, because=decision.reason)
     log.info("report rerouted", report=str(row["id"]), rule=decision.rule)
 
 
 def again(
-    row: Mapping[str, Any], table: RoutingTable, *, as_of: date
+    row: Mapping[str, Any], refusals: Refusals, table: RoutingTable, *, as_of: date
 ) -> tuple[DecisionOut, AuthorityRef]:
     """Who is responsible for a report that its authority does not have any more.
 
     `row` is one of `next_reroute`. Raises `NobodyLeft`.
     """
-    refused: Collection[str] = row["refused"]
-    if row["hops"] > MOST_HOPS:
-        raise NobodyLeft(f"{row['hops']} bodies have said that it is not theirs")
+    refused = refusals.codes
+    if refusals.hops > MOST_HOPS:
+        raise NobodyLeft(f"{refusals.hops} bodies have said that it is not theirs")
     chosen = row["chosen"] if row["chosen"] not in refused else None
     asked = Asked.of(row, chosen=chosen)
     try:
@@ -118,25 +129,34 @@ async def answer(
     as_of: date,
     api_key_id: UUID,
 ) -> None:
-    """Route a report by its reporter's answer. Call it in a transaction.
+    """Route a report by its reporter's answer, in place of any earlier one.
 
-    Raises `NotFound` unless the key posted it, and `NotACandidate`.
+    The same again changes nothing. Call it in a transaction. Raises `NotFound` unless the key
+    posted it, and `NotACandidate`.
     """
     row = await reroutes.lock_report(conn, report_id)
     if row is None or row["api_key_id"] != api_key_id:
         raise errors.NotFound("there is no such report, or another app posted it")
-    refused = await reroutes.find_refused(conn, report_id)
-    asked = Asked.of(row, chosen=body.chosen, road_ref=body.road_ref or row["road_ref"])
-    decision = table.decide(asked, as_of=as_of, refused=refused)
+    refused = (await reroutes.find_refusals(conn, report_id)).codes
+    asked = Asked.of(row, chosen=body.chosen, road_ref=body.road_ref)
+    try:
+        decision = table.decide(asked, as_of=as_of, refused=refused)
+    except NotACandidate:
+        if body.chosen is None:
+            raise
+        # it may have been offered only because of the road that was named
+        asked = Asked.of(row, chosen=body.chosen)
+        decision = table.decide(asked, as_of=as_of, refused=refused)
     if decision.authority is None:
         raise errors.FieldRefused("report", "nobody we know of answers there any more")
-    given = body.model_dump(exclude_none=True)
+    settled = decision.authority.id == row["authority_id"] and not row["waiting"]
+    if settled and asked == Asked.of(row):
+        return
     await events.add_event(
         conn,
         report_id,
         kind="answered",
-        detail={"reason": decision.reason, **given},
-        key=f"answer:{json.dumps(given, sort_keys=True)}:{row['authority_id']}",
+        detail={"reason": decision.reason, **body.model_dump(exclude_none=True)},
     )
     await give(
         conn,
@@ -146,7 +166,8 @@ async def answer(
         table,
         before=None if row["with_operator"] else row["authority_id"],
         because=decision.reason,
-        **given,
+        chosen=asked.chosen,
+        road_ref=asked.road_ref,
     )
 
 

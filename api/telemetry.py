@@ -2,11 +2,13 @@
 
 Every request has an id, the client's `X-Request-Id` where that is sane, else one of ours; it is
 echoed, bound to every log line made while the request runs, and shown in every 5xx. Lines carry
-route templates and ids only: no coordinates, descriptions, addresses or keys.
+route templates and ids only: no coordinates, descriptions, addresses or keys. What libraries and
+the event loop have to say, such as asyncpg in an outage, comes out in the same form.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import time
@@ -26,6 +28,7 @@ SANE = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 # Asked twice a second by some orchestrators, or scraped, and saying nothing new.
 UNLOGGED = frozenset({"/healthz", "/metrics", "/readyz"})
 MAX_FRAMES = 12
+MAX_SAID = 200
 
 log = structlog.get_logger()
 
@@ -43,6 +46,29 @@ def configure() -> None:
         # asked anew for each line: what standard error is may change
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+    root = logging.getLogger()
+    root.handlers[:] = [*(one for one in root.handlers if not isinstance(one, _Lines)), _Lines()]
+
+
+class _Lines(logging.Handler):
+    """Has libraries' warnings and errors logged as everything else is.
+
+    Of what they say the first line, without what is in parentheses: the event loop quotes the
+    arguments of a callback there, and tells of the rest of its state below.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        said = record.getMessage().partition("\n")[0]
+        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        tell(
+            "library",
+            logger=record.name,
+            said=re.sub(r"\(.*\)", "(...)", said)[:MAX_SAID],
+            exc_info=record.exc_info[1] if record.exc_info else None,
+        )
 
 
 def _describe_exception(

@@ -187,17 +187,15 @@ class Router:
         hits = self._index.covering(lon=lon, lat=lat)
         near = self._index.borders_near(lon=lon, lat=lat, within_m=reach_m)
         grounds = self._grounds_near(lon, lat, category, reach_m, as_of)
-        place = _Place(lon, lat, kind, reach_m, hits, near, as_of, refused)
-        if near or grounds or refused or road_ref or not hits:
+        alike = not (near or grounds or refused or road_ref) and bool(hits)
+        decision = self._settled.get((category, hits, as_of)) if alike else None
+        if decision is None:
+            place = _Place(lon, lat, kind, reach_m, hits, near, as_of, refused)
             decision = self._decide(place, grounds, road_ref)
-        else:
-            key = (category, hits, as_of)
-            settled = self._settled.get(key)
-            decision = settled or self._decide(place, grounds, road_ref)
-            if settled is None and place.wide is None:
+            if alike and place.wide is None:
                 if len(self._settled) >= _MOST_SETTLED:
                     self._settled.clear()
-                self._settled[key] = decision
+                self._settled[category, hits, as_of] = decision
         return decision if chosen is None else choose(decision, chosen)
 
     def _decide(self, place: _Place, grounds: list[Ground], road_ref: str | None) -> Decision:
@@ -285,10 +283,10 @@ class Router:
     def _found(
         self, place: _Place, inside: list[Candidate], near: list[Candidate], *, degraded: bool
     ) -> Decision:
-        # neighbours for which one body answers are one candidate, and no doubt
         # of a body split in two, one successor covers the point, the other may only be near
         near = [*(one for one in inside if one.distance_m), *near]
         inside = list(distinct([one for one in inside if not one.distance_m], ()))
+        # neighbours for which one body answers are one candidate, and no doubt
         candidates = [*inside, *distinct(sorted(near, key=lambda one: one.distance_m), inside)]
         first, names = candidates[0], [candidate.name for candidate in candidates]
         if not inside:

@@ -27,7 +27,7 @@ import httptools
 import httpx
 
 from api import db, embedded
-from api.delivery import outbox, signing
+from api.delivery import liveness, outbox, signing
 from api.delivery.worker import PER_ENDPOINT
 from api.store import reports
 from scripts.demo import georouter_process, temporary_folder
@@ -116,7 +116,7 @@ def _cpu_s(pid: int) -> float:
 
 async def _first_tries(dsn: str, conn: asyncpg.Connection, place: dict[str, Any]) -> dict[str, Any]:
     """Take reports in at a steady pace, as the web process does."""
-    async with await db.create_pool(dsn, size=2) as pool, outbox.Notifier(pool) as notifier:
+    async with await db.create_pool(dsn, size=2) as pool, liveness.Notifier(pool) as notifier:
         for _ in range(FIRST_TRIES):
             async with db.acquire(pool) as each:
                 await reports.insert_report(
@@ -210,7 +210,7 @@ async def _throughput(
         await asyncio.sleep(3)
         since = await conn.fetchval("SELECT now()")
         await _owe(conn, place, DELIVERIES // ENDPOINTS)
-        await conn.execute(f"NOTIFY {outbox.WAKE_UP}")
+        await conn.execute(f"NOTIFY {liveness.WAKE_UP}")
         await _all_delivered(conn)
     row = await conn.fetchrow(
         """

@@ -3,33 +3,25 @@
 The SQL that races is here and says why it is as it is. It promises that one delivery is leased to
 one worker at a time, that an attempt is on record before it is made, and that a worker which comes
 too late changes nothing. Enqueuing is the intake's, in the report's own transaction; nothing here
-sends.
+sends. Who is at work on the queue, and what wakes them, is `liveness`'s.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 import asyncpg
-import structlog
 
-from api import db
 from api.delivery import policy
 from api.delivery.policy import Deferred, Delivered, Gone, Next, NotOurs, Outcome, Rejected
 from api.store import reroutes
 
-# The NOTIFY channel on which workers hear that something may be due
-WAKE_UP = "georouter_delivery"
 # Claims take turns under this advisory lock.
 CLAIM_LOCK = 7305212
-# A worker lives as long as a session holds the advisory lock of this class and the worker's id.
-WORKER_LOCK_CLASS = 7305214
 # How long a later delivery of a report waits for an earlier one to the same endpoint at most
 PATIENCE_S = 3600.0
 # What was held for an endpoint that has just become active does not fall upon it all at once: each
@@ -37,10 +29,6 @@ PATIENCE_S = 3600.0
 RELEASE_BATCH = 500
 RELEASE_EVERY_S = 5.0
 ERROR_CHARS = 500
-# Of what runs on the session that a worker lives by: one that hangs must show.
-STATEMENT_TIMEOUT_S = 5.0
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +108,10 @@ async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = Non
             JOIN open ON open.authority_id = freed.authority_id
                      AND wanted(categories, freed.category)
             -- It may have been there before, and have been handed over to somebody else meanwhile.
+            -- With a life of its own, but all that its attempts left in doubt: nobody has looked.
             ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
-            SET state = 'pending', due_at = excluded.due_at, settled_at = NULL
+            SET state = 'pending', due_at = excluded.due_at, settled_at = NULL,
+                redelivered_at = now()
             WHERE delivery.state IN ('cancelled', 'dead')
         )
         SELECT count(*)::int FROM freed
@@ -467,69 +457,6 @@ async def next_due_in(conn: asyncpg.Connection) -> float | None:
     )
 
 
-async def enlist(conn: asyncpg.Connection, random_id: Callable[[], int]) -> int:
-    """Make this session the life of a worker; returns the worker's new id, a positive int32.
-
-    It ends with the session, however that ends, and not before.
-    """
-    while True:
-        worker = random_id()
-        if await conn.fetchval("SELECT pg_try_advisory_lock($1, $2)", WORKER_LOCK_CLASS, worker):
-            return worker
-
-
-async def free_orphans(conn: asyncpg.Connection) -> int:
-    """Make due at once what is leased to workers that are no more; returns how many."""
-    # Through the index of what is leased. SKIP LOCKED: of two who look at once, one does it; and
-    # what is being settled, or has been claimed again, is looked at again and left.
-    return await conn.fetchval(  # type: ignore[no-any-return]
-        """
-        WITH holder AS MATERIALIZED (
-            SELECT DISTINCT leased_by FROM delivery WHERE state = 'leased' AND due_at > now()
-        ), lost AS MATERIALIZED (
-            SELECT leased_by
-            FROM holder
-            WHERE NOT EXISTS (
-                SELECT FROM pg_locks
-                WHERE locktype = 'advisory' AND granted AND objsubid = 2
-                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                  AND classid = $1::int::oid AND objid = leased_by::oid
-            )
-        ), orphan AS MATERIALIZED (
-            SELECT id
-            FROM delivery
-            WHERE state = 'leased' AND due_at > now()
-              AND leased_by IN (SELECT leased_by FROM lost)
-            FOR UPDATE SKIP LOCKED
-        ), freed AS (
-            UPDATE delivery SET due_at = now() FROM orphan WHERE delivery.id = orphan.id
-            RETURNING delivery.id
-        )
-        SELECT count(*)::int FROM freed
-        """,
-        WORKER_LOCK_CLASS,
-        timeout=STATEMENT_TIMEOUT_S,
-    )
-
-
-async def count_attempts(conn: asyncpg.Connection, counts: Mapping[tuple[str, str], int]) -> None:
-    """Add to the counters of attempts by (channel, outcome)."""
-    # In one order, so that two workers do not wait for each other.
-    ordered = sorted(counts.items())
-    await conn.execute(
-        """
-        INSERT INTO attempt_count (channel, outcome, attempts)
-        SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
-        ON CONFLICT (channel, outcome)
-        DO UPDATE SET attempts = attempt_count.attempts + excluded.attempts
-        """,
-        [channel for (channel, _), _ in ordered],
-        [outcome for (_, outcome), _ in ordered],
-        [count for _, count in ordered],
-        timeout=STATEMENT_TIMEOUT_S,
-    )
-
-
 def rfc3339(at: datetime) -> str:
     """In UTC with microseconds, always as many digits."""
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -553,49 +480,3 @@ def _columns(outcome: Outcome) -> tuple[str, str | None, str | None]:
 def _storable(text: str | None) -> str | None:
     """A stranger's text without what PostgreSQL refuses: NUL, and surrogates that JSON lets by."""
     return text.replace("\0", "").encode("utf-8", "ignore").decode() if text else text
-
-
-class Notifier:
-    """Tells workers that something may be due, once for all that happens within `interval_s`.
-
-    NOTIFY takes a lock of the whole server at commit, so it never belongs in a request's
-    transaction: `poke` after the commit is enough. A notice that is lost costs seconds, not a
-    delivery, because workers look by themselves too; so no error here reaches the caller.
-    """
-
-    def __init__(self, pool: asyncpg.Pool, *, interval_s: float = 0.02) -> None:
-        self._pool = pool
-        self._interval_s = interval_s
-        self._poked = asyncio.Event()
-        self._tasks = asyncio.TaskGroup()
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
-        self._task = self._tasks.create_task(self._run())
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-        await self._tasks.__aexit__(kind, error, trace)
-
-    def poke(self) -> None:
-        """Something may be due now. Cheap; never raises."""
-        self._poked.set()
-
-    async def _run(self) -> None:
-        while True:
-            await self._poked.wait()
-            self._poked.clear()
-            try:
-                async with db.acquire(self._pool) as conn:
-                    await conn.execute(f"NOTIFY {WAKE_UP}")
-            except Exception as error:  # noqa: BLE001 - see above: whatever it is, it is harmless
-                log.warning("notify_failed", error=type(error).__name__)
-            await asyncio.sleep(self._interval_s)

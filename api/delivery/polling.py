@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from api import db
 from api.delivery.channels.open311 import NotAnswered, Open311, Server
 from api.delivery.georeport import FINAL, News, Row
+from api.delivery.pacing import rounds
 from api.store import reroutes, service_requests
 from api.vault import SecretUnreadable, Vault
 
@@ -80,21 +81,9 @@ class Poller:
 
     async def run(self) -> None:
         """Ask what is due until the stop."""
-        while not self._stop.is_set():
-            asked = 0
-            try:
-                asked = await self.round()
-            except db.DatabaseUnavailable:
-                pass  # the claims of the worker tell of it
-            except Exception:
-                # Nothing is lost: the leases end, and what was due is due again.
-                log.exception("polling_failed")
-            if asked < BATCH:
-                try:
-                    async with asyncio.timeout(self._every_s):
-                        await self._stop.wait()
-                except TimeoutError:
-                    pass
+        await rounds(
+            self.round, self._stop, batch=BATCH, every_s=self._every_s, trouble="polling_failed"
+        )
 
     async def round(self) -> int:
         """Ask about what is due, at most `BATCH`; how many that were."""

@@ -20,6 +20,7 @@ from api import db
 from api.delivery import policy
 from api.delivery.channels import Channel
 from api.delivery.outbox import Claimed
+from api.delivery.pacing import rounds
 from api.store import endpoints, probes
 from api.store.probes import Probe
 from api.vault import SecretUnreadable, Vault
@@ -66,21 +67,13 @@ class Verifier:
 
     async def run(self) -> None:
         """Send what is due until the stop."""
-        while not self._stop.is_set():
-            sent = 0
-            try:
-                sent = await self.round()
-            except db.DatabaseUnavailable:
-                pass  # the claims of the worker tell of it
-            except Exception:
-                # Nothing is lost: the leases end, and what was due is due again.
-                log.exception("verification_failed")
-            if sent < BATCH:
-                try:
-                    async with asyncio.timeout(self._every_s):
-                        await self._stop.wait()
-                except TimeoutError:
-                    pass
+        await rounds(
+            self.round,
+            self._stop,
+            batch=BATCH,
+            every_s=self._every_s,
+            trouble="verification_failed",
+        )
 
     async def round(self) -> int:
         """Send what is due, at most `BATCH`; how many that were."""

@@ -23,11 +23,12 @@ import asyncpg
 import structlog
 
 from api import db
-from api.delivery import outbox, policy
+from api.delivery import liveness, outbox, policy
 from api.delivery.channels import Channel, channels
 from api.delivery.channels.open311 import Open311
 from api.delivery.egress import Egress
 from api.delivery.outbox import Claimed
+from api.delivery.pacing import wait
 from api.delivery.polling import Poller
 from api.delivery.verification import Verifier, unsealed
 from api.settings import Settings
@@ -81,11 +82,11 @@ async def run_worker(
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     dsn = await asyncio.to_thread(db.resolve_dsn, settings)
-    if settings.delivery_mode == "live":
-        vault = await asyncio.to_thread(open_vault, settings)
-    else:
+    if settings.dry_run:
         vault = None  # a copy of the database is no reason to hand out the keys
         log.warning("DRY RUN: nothing is sent to anybody; GEOROUTER_DELIVERY_MODE=live sends")
+    else:
+        vault = await asyncio.to_thread(open_vault, settings)
     async with (
         _patient_pool(dsn, settings.database_pool, stop) as pool,
         Egress(allow=settings.egress_allow, timeout_s=settings.delivery_timeout_s) as egress,
@@ -125,7 +126,7 @@ async def _patient_pool(
         try:
             pool = await db.create_pool(dsn, size=size)
         except db.DatabaseUnavailable as error:
-            await _wait(stop, trouble.seen(error))
+            await wait(stop, trouble.seen(error))
         else:
             trouble.over()
             break
@@ -200,7 +201,7 @@ class _Worker:
                 pause_s = trouble.seen(error)
             else:
                 trouble.over()
-            if pause_s > 0 and await _wait(self._wake, pause_s):
+            if pause_s > 0 and await wait(self._wake, pause_s):
                 await asyncio.sleep(BREATH_S)
 
     async def _step(self, sending: asyncio.TaskGroup) -> float:
@@ -333,13 +334,13 @@ class _Worker:
                 try:
                     conn.add_termination_listener(lambda _, closed=closed: self._lost(closed))
                     with db.translate():
-                        await conn.add_listener(outbox.WAKE_UP, lambda *_: self._wake.set())
-                        self._id = await outbox.enlist(conn, self._random_id)
+                        await conn.add_listener(liveness.WAKE_UP, lambda *_: self._wake.set())
+                        self._id = await liveness.enlist(conn, self._random_id)
                         self._wake.set()
                         trouble.over()
                         # Waits first: in an outage others have lost their session too, and are
                         # given the time to settle.
-                        while not await _wait(closed, self._pace.orphans_s):
+                        while not await wait(closed, self._pace.orphans_s):
                             await self._tick(conn)
                 finally:
                     self._lost(closed)
@@ -356,7 +357,7 @@ class _Worker:
         closed.set()
 
     async def _tick(self, conn: asyncpg.Connection) -> None:
-        orphans = await outbox.free_orphans(conn)
+        orphans = await liveness.free_orphans(conn)
         if orphans:
             log.warning("orphans_freed", count=orphans)
             self._wake.set()
@@ -365,7 +366,7 @@ class _Worker:
     async def _write_counts(self, conn: asyncpg.Connection) -> None:
         if self._counts:
             counts, self._counts = self._counts, Counter()
-            await outbox.count_attempts(conn, counts)
+            await liveness.count_attempts(conn, counts)
 
     async def _wake_on_stop(self) -> None:
         await self._stop.wait()
@@ -392,12 +393,3 @@ class _Trouble:
         if self._times:
             log.info("database_back", failures=self._times)
         self._times = 0
-
-
-async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
-    """Wait for the event, but not longer; whether it came."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await event.wait()
-    except TimeoutError:
-        return False

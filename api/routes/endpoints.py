@@ -57,6 +57,7 @@ _BODY = (errors.MALFORMED_JSON, errors.BODY_TOO_LARGE, errors.MediaTypeUnsupport
             errors.RoleForbidden,
             errors.NotFound,
             errors.EndpointExists,
+            errors.ChallengedTooOften,
             errors.BODY_TOO_LARGE,
             errors.MediaTypeUnsupported,
             errors.VALIDATION_FAILED,
@@ -116,7 +117,7 @@ async def register_endpoint(
         if body.channel == "blackhole":
             released = await outbox.release_held(conn, authority_id=authority_id)
         else:
-            await probes.ask(conn, endpoint_id, "challenge", text=_challenge(wired))
+            await _ask_challenge(conn, wired, authority_id, endpoint_id)
         await audit.record(
             conn,
             "endpoint.registered",
@@ -132,8 +133,18 @@ async def register_endpoint(
     return schemas.EndpointCreated(**dict(shown), secret=signs_with, released=released)
 
 
-def _challenge(wired: Wiring) -> str:
-    return base64.b32encode(wired.random_bytes(CHALLENGE_BYTES)).decode()
+async def _ask_challenge(
+    conn: asyncpg.Connection, wired: Wiring, authority_id: UUID, endpoint_id: UUID
+) -> None:
+    wait_s = await probes.challenge_in(conn, authority_id=authority_id, endpoint_id=endpoint_id)
+    if wait_s > 0:
+        raise errors.ChallengedTooOften(
+            f"an endpoint is sent one a minute, {probes.CHALLENGES_A_DAY} a day, and all of an "
+            f"authority's {probes.CHALLENGES_A_DAY_OF_AUTHORITY} a day; see Retry-After",
+            retry_after_s=wait_s,
+        )
+    text = base64.b32encode(wired.random_bytes(CHALLENGE_BYTES)).decode()
+    await probes.ask(conn, endpoint_id, "challenge", text=text)
 
 
 def _check_categories(codes: list[str] | None, wired: Wiring) -> None:
@@ -168,7 +179,7 @@ def _shape(row: asyncpg.Record, wired: Wiring) -> schemas.EndpointOut:
     shown = dict(row)
     for name in ("verification", "last_test"):
         probe = shown[name]
-        if probe and probe["state"] == "waiting" and wired.settings.delivery_mode != "live":
+        if probe and probe["state"] == "waiting" and wired.settings.dry_run:
             shown[name] = {**probe, "error": DRY_RUN}
     return schemas.EndpointOut(**shown)
 
@@ -326,7 +337,7 @@ async def change_endpoint(
     dependencies=[Depends(json_if_any)],
     responses={
         200: {"model": schemas.EndpointOut, "description": "The code is right: active"},
-        **errors.documented(errors.EndpointUnfit, *_ONE, *_BODY),
+        **errors.documented(errors.EndpointUnfit, errors.ChallengedTooOften, *_ONE, *_BODY),
     },
 )
 async def verify_endpoint(
@@ -339,12 +350,13 @@ async def verify_endpoint(
 ) -> schemas.EndpointOut:
     """Have a pending or suspended endpoint sent a new challenge, in place of the one before.
 
+    At most once a minute and ten times a day.
     With the `code` that was mailed to it, a mail endpoint is active at once (200).
     """
     async with _locked(authority_id, endpoint_id, wired, caller) as endpoint:
         endpoint.require("pending", "suspended", remedy="only pending and suspended ones need this")
         if body is None:
-            await probes.ask(endpoint.conn, endpoint_id, "challenge", text=_challenge(wired))
+            await _ask_challenge(endpoint.conn, wired, authority_id, endpoint_id)
             await endpoint.record("endpoint.challenged")
         else:
             if endpoint.row["channel"] != "mail":

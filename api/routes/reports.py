@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Header, Response
 from api import db, errors, intake, rerouting, schemas
 from api.auth import Caller, Role, require_role
 from api.routes.wiring import Calling, Wired, json_only
-from api.store import events, reports
+from api.store import authorities, events, reports
 from georouter.model import NotACandidate, UnknownCategory
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
@@ -162,7 +162,8 @@ async def _show(
         if not rows or not _may_see(caller, rows[0]):
             raise errors.NotFound("there is no such report, or it is not yours to see")
         happened = await events.list_events(conn, report_id)
-    return _shape(rows, happened, dry_run=dry_run)
+        speakers = await authorities.heirs(conn, rows[0]["authority_id"])
+    return _shape(rows, happened, speakers, dry_run=dry_run)
 
 
 def _may_see(caller: Caller, report: asyncpg.Record) -> bool:
@@ -170,7 +171,11 @@ def _may_see(caller: Caller, report: asyncpg.Record) -> bool:
 
 
 def _shape(
-    rows: Sequence[asyncpg.Record], happened: Sequence[asyncpg.Record], *, dry_run: bool
+    rows: Sequence[asyncpg.Record],
+    happened: Sequence[asyncpg.Record],
+    speakers: Sequence[UUID],
+    *,
+    dry_run: bool,
 ) -> schemas.ReportOut:
     report = rows[0]
     sent = [row for row in rows if row["delivery_id"] is not None]
@@ -203,9 +208,13 @@ def _shape(
         rehearsal=rehearsal,
     )
     told = [schemas.EventOut.of(row) for row in happened]
-    # What somebody said who has it no more says nothing of the work.
+    # What somebody said who has it no more, or goes on saying, says nothing of the work.
     moved = max((event.n for event in told if event.kind in MOVES), default=0)
-    statuses = [event.state for event in told if event.state is not None and event.n > moved]
+    statuses = [
+        event.state
+        for event, row in zip(told, happened, strict=True)
+        if event.state is not None and event.n > moved and row["authority_id"] in speakers
+    ]
     return schemas.ReportOut(
         **dict(receipt),
         state=state,

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 from api import db, errors, schemas
 from api.auth import require_management
 from api.routes.wiring import Calling, Wired, json_only
-from api.store import events, reroutes
+from api.store import authorities, events, reroutes
 
 router = APIRouter(prefix="/v1/authorities/{authority_id}/reports", tags=["updates"])
 
@@ -44,6 +44,8 @@ async def post_update(
 ) -> schemas.EventOut:
     """Tell the reporter how the work is getting on, or that the report is somebody else's.
 
+    For the authority that has the report and, when that is over, for its successors.
+
     With `closed` and `not_responsible` the report is routed again without you, to whom you name as
     `responsible` if you do. "closed" is never shown as "fixed".
     """
@@ -66,9 +68,9 @@ async def _store(
     key = _key(authority_id, body)
     if row is not None and await events.has_event(conn, report_id, (key, f"not_ours:{key}")):
         return False
-    if row is None or not await events.had(conn, report_id, authority_id):
-        raise errors.NotFound("the authority was never given such a report")
-    if row["authority_id"] != authority_id:
+    if row is None or authority_id not in await authorities.heirs(conn, row["authority_id"]):
+        if row is None or not await events.had(conn, report_id, authority_id):
+            raise errors.NotFound("the authority was never given such a report")
         raise errors.ReportElsewhere(
             "the report is with another authority now; what you know of it, tell them"
         )

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api import auth, db
-from api.delivery.outbox import Notifier
+from api.delivery.liveness import Notifier
 from api.errors import MediaTypeUnsupported
 from api.metrics import Metrics
 from api.routing import LiveRouting

@@ -93,7 +93,7 @@ async def activate_dataset(
     location: str,
     manifest: Mapping[str, Any],
     areas: Iterable[Area],
-    handovers: Iterable[Handover] = (),
+    handovers: Iterable[Handover] | None = None,
     from_at: datetime | None = None,
 ) -> Activation:
     """Put a dataset in force, now or at an instant to come, in one transaction.
@@ -160,15 +160,15 @@ async def _rename_authorities(conn: asyncpg.Connection, names: Mapping[str, str]
 
 
 async def establish(
-    conn: asyncpg.Connection, areas: Iterable[Area], handovers: Iterable[Handover]
+    conn: asyncpg.Connection, areas: Iterable[Area], handovers: Iterable[Handover] | None
 ) -> int:
     """Make an authority for each code that has none, and record who follows whom, and when.
 
-    Returns how many were made. Running it again changes nothing; a handover whose date or reason
-    was corrected replaces the one before.
+    Returns how many were made. The handovers are all that there are: one whose day or reason was
+    corrected replaces the one before, and one that is no longer among them is undone, unless its
+    day is past. None leaves those recorded alone. Running it again changes nothing.
     """
     names = {area.code: area.name for area in areas}
-    handovers = list(handovers)
     async with conn.transaction():
         made: int = await conn.fetchval(
             """
@@ -194,37 +194,76 @@ async def establish(
             list(names),
             list(names.values()),
         )
-        await conn.execute(
-            """
-            WITH handover AS MATERIALIZED (
-                SELECT predecessor.authority_id AS predecessor_id,
-                       successor.authority_id AS successor_id, given.at, given.reason
-                FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[])
-                     AS given (predecessor, successor, at, reason)
-                JOIN authority_code AS predecessor
-                     ON predecessor.scheme = 'gss' AND predecessor.code = given.predecessor
-                JOIN authority_code AS successor
-                     ON successor.scheme = 'gss' AND successor.code = given.successor
-            ), ends AS (
-                UPDATE authority SET valid_to = handover.at
-                FROM handover
-                WHERE id = predecessor_id AND valid_to IS DISTINCT FROM handover.at
-            ), begins AS (
-                UPDATE authority SET valid_from = handover.at
-                FROM handover
-                WHERE id = successor_id AND valid_from IS DISTINCT FROM handover.at
-            )
-            INSERT INTO succession (predecessor_id, successor_id, reason)
-            SELECT predecessor_id, successor_id, reason FROM handover
-            ON CONFLICT (predecessor_id, successor_id) DO UPDATE SET reason = excluded.reason
-            WHERE succession.reason <> excluded.reason
-            """,
-            [one.predecessor for one in handovers],
-            [one.successor for one in handovers],
-            [one.at for one in handovers],
-            [one.reason for one in handovers],
-        )
+        if handovers is not None:
+            await _record_handovers(conn, list(handovers))
     return made
+
+
+async def _record_handovers(conn: asyncpg.Connection, handovers: Sequence[Handover]) -> None:
+    """Make these the successions that there are, but for those whose day is past."""
+    # Processes that start together take turns: each would lock the same rows in its own order.
+    await conn.execute("SELECT pg_advisory_xact_lock($1)", ACTIVATION_LOCK)
+    # `dated`: in one UPDATE, because a body may take over on one day and end on another, and of two
+    # updates of a row in one statement only one happens. All of it sees the days of before.
+    await conn.execute(
+        """
+        WITH handover AS MATERIALIZED (
+            SELECT predecessor.authority_id AS predecessor_id,
+                   successor.authority_id AS successor_id, given.at, given.reason
+            FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[])
+                 AS given (predecessor, successor, at, reason)
+            JOIN authority_code AS predecessor
+                 ON predecessor.scheme = 'gss' AND predecessor.code = given.predecessor
+            JOIN authority_code AS successor
+                 ON successor.scheme = 'gss' AND successor.code = given.successor
+        ), wanted AS (
+            SELECT id,
+                   coalesce((SELECT min(at) FROM handover WHERE successor_id = authority.id),
+                            CASE WHEN valid_from <= now() THEN valid_from END) AS begins,
+                   coalesce((SELECT min(at) FROM handover WHERE predecessor_id = authority.id),
+                            CASE WHEN valid_to <= now() THEN valid_to END) AS ends
+            FROM authority
+        ), dated AS (
+            UPDATE authority SET valid_from = begins, valid_to = ends
+            FROM wanted
+            WHERE authority.id = wanted.id
+              AND (valid_from, valid_to) IS DISTINCT FROM (begins, ends)
+        ), undone AS (
+            DELETE FROM succession
+            USING authority
+            WHERE authority.id = predecessor_id AND (valid_to <= now()) IS NOT TRUE
+              AND (predecessor_id, successor_id)
+                  NOT IN (SELECT predecessor_id, successor_id FROM handover)
+        )
+        INSERT INTO succession (predecessor_id, successor_id, reason)
+        SELECT predecessor_id, successor_id, reason FROM handover
+        ON CONFLICT (predecessor_id, successor_id) DO UPDATE SET reason = excluded.reason
+        WHERE succession.reason <> excluded.reason
+        """,
+        [one.predecessor for one in handovers],
+        [one.successor for one in handovers],
+        [one.at for one in handovers],
+        [one.reason for one in handovers],
+    )
+
+
+async def heirs(conn: asyncpg.Connection, authority_id: UUID) -> Sequence[UUID]:
+    """The authority, and all that have taken over from it by now, at whatever remove."""
+    found: Sequence[UUID] = await conn.fetchval(
+        """
+        WITH RECURSIVE heir AS (
+            SELECT $1::uuid AS id
+            UNION
+            SELECT successor_id
+            FROM heir
+            JOIN authority ON authority.id = heir.id AND valid_to <= now()
+            JOIN succession ON predecessor_id = heir.id
+        )
+        SELECT array_agg(id) FROM heir
+        """,
+        authority_id,
+    )
+    return found
 
 
 async def authorities_by_code(conn: asyncpg.Connection) -> Sequence[asyncpg.Record]:

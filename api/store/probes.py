@@ -21,6 +21,10 @@ from api.store import audit
 
 # How long a challenge can be answered, and a test sent
 EXPIRES_S = 24 * 3600.0
+# Who registers an address need not own it: what can be sent there unasked has an end.
+CHALLENGE_EVERY_S = 60.0
+CHALLENGES_A_DAY = 10
+CHALLENGES_A_DAY_OF_AUTHORITY = 50
 ERROR_CHARS = 500
 
 Kind = Literal["challenge", "test"]
@@ -60,6 +64,34 @@ async def ask(conn: asyncpg.Connection, endpoint_id: UUID, kind: Kind, *, text: 
         kind,
         text,
         EXPIRES_S,
+    )
+
+
+async def challenge_in(conn: asyncpg.Connection, *, authority_id: UUID, endpoint_id: UUID) -> float:
+    """Seconds until an endpoint may be sent a challenge; 0 if it may now.
+
+    One in `CHALLENGE_EVERY_S`, `CHALLENGES_A_DAY`, and so many over all endpoints of its authority,
+    deleted ones included. What the audit trail tells is counted, a registration as a challenge.
+    """
+    # Two endpoints of an authority may be asked about at once and both be the last of the day: that
+    # is one too many, and not worth a lock.
+    return await conn.fetchval(  # type: ignore[no-any-return]
+        """
+        SELECT greatest(0, extract(epoch FROM greatest(
+                   max(at) FILTER (WHERE target = $2) + $3 * interval '1 second',
+                   (array_agg(at ORDER BY at DESC) FILTER (WHERE target = $2))[$4]
+                       + interval '1 day',
+                   (array_agg(at ORDER BY at DESC))[$5] + interval '1 day'
+               ) - now()))::float8
+        FROM audit
+        WHERE authority_id = $1 AND at > now() - interval '1 day'
+          AND action IN ('endpoint.registered', 'endpoint.challenged')
+        """,
+        authority_id,
+        endpoint_id,
+        CHALLENGE_EVERY_S,
+        CHALLENGES_A_DAY,
+        CHALLENGES_A_DAY_OF_AUTHORITY,
     )
 
 

@@ -8,12 +8,13 @@ the transaction that owes or holds the report elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from api.store import audit
+from api.store.authorities import heirs
 from api.store.endpoints import delete_endpoint
 from api.store.events import add_event
 
@@ -29,13 +30,13 @@ async def say_not_ours(
 ) -> bool:
     """Note that an authority says a report is not theirs, and have it routed again.
 
-    False if it is not, or no longer, with that authority; or if it said so under the same key
-    before. Call it in a transaction.
+    False if it is not, or no longer, with that authority or one that it has taken over from; or if
+    it said so under the same key before. Call it in a transaction.
     """
     holder = await conn.fetchval(
         "SELECT authority_id FROM report WHERE id = $1 FOR NO KEY UPDATE", report_id
     )
-    if holder != authority_id:
+    if holder is None or authority_id not in await heirs(conn, holder):
         return False
     detail = {"named": named, "note": note}
     n = await add_event(
@@ -89,25 +90,15 @@ async def tell(
 
 
 async def next_reroute(conn: asyncpg.Connection) -> asyncpg.Record | None:
-    """Lock the report that has waited longest to be routed again, with all that decides.
+    """Lock the report that has waited longest to be routed again.
 
-    `refused` are the codes of the authorities that said it is not theirs. Call it in a transaction;
-    of two processes each gets another report.
+    Call it in a transaction; of two processes each gets another report.
     """
     return await conn.fetchrow(
         """
-        SELECT report.id, lon, lat, category, accuracy_m, road_ref, chosen, authority_id, named,
-               refusals.codes AS refused, refusals.hops
+        SELECT report.id, lon, lat, category, accuracy_m, road_ref, chosen, authority_id, named
         FROM reroute
         JOIN report ON report.id = report_id
-        CROSS JOIN LATERAL (
-            SELECT coalesce(array_agg(DISTINCT code) FILTER (WHERE code IS NOT NULL), '{}')
-                       AS codes,
-                   count(DISTINCT report_event.n)::int AS hops
-            FROM report_event
-            LEFT JOIN authority_code ON authority_code.authority_id = report_event.authority_id
-            WHERE report_event.report_id = report.id AND kind = 'not_ours'
-        ) AS refusals
         ORDER BY reroute.since
         LIMIT 1
         FOR UPDATE OF reroute, report SKIP LOCKED
@@ -115,20 +106,28 @@ async def next_reroute(conn: asyncpg.Connection) -> asyncpg.Record | None:
     )
 
 
-async def find_refused(
+class Refusals(NamedTuple):
+    """The codes of the authorities that said a report is not theirs, and how often that was."""
+
+    codes: Sequence[str]
+    hops: int
+
+
+async def find_refusals(
     conn: asyncpg.Connection, report_id: UUID, *, before: int | None = None
-) -> Sequence[str]:
-    """The codes of the authorities that said a report is not theirs, before an event or so far."""
-    codes: Sequence[str] = await conn.fetchval(
+) -> Refusals:
+    """Who said that a report is not theirs, before an event or so far."""
+    row = await conn.fetchrow(
         """
-        SELECT coalesce(array_agg(DISTINCT code), '{}')
-        FROM report_event JOIN authority_code USING (authority_id)
+        SELECT coalesce(array_agg(DISTINCT code) FILTER (WHERE code IS NOT NULL), '{}'),
+               count(DISTINCT n)::int
+        FROM report_event LEFT JOIN authority_code USING (authority_id)
         WHERE report_id = $1 AND kind = 'not_ours' AND ($2::int IS NULL OR n < $2)
         """,
         report_id,
         before,
     )
-    return codes
+    return Refusals(*row)
 
 
 async def hand_over(
@@ -143,8 +142,9 @@ async def hand_over(
 ) -> None:
     """Give a report to an authority by a new decision: owe it to their endpoints, or hold it.
 
-    What it was owed elsewhere is cancelled; the decision of the receipt is kept. The report's row
-    must be locked.
+    What it was owed elsewhere is cancelled; the decision of the receipt is kept. `chosen` and
+    `road_ref`, where either is given, are the reporter's latest answer, and replace the one before.
+    The report's row must be locked.
     """
     before = await conn.fetchval("SELECT authority_id FROM report WHERE id = $1", report_id)
     await conn.execute(
@@ -152,7 +152,8 @@ async def hand_over(
         UPDATE report
         SET first_decision = coalesce(first_decision, decision),
             decision = $2, dataset_id = $3, authority_id = $4,
-            chosen = coalesce($5, chosen), road_ref = coalesce($6, road_ref)
+            chosen = CASE WHEN coalesce($5, $6) IS NULL THEN chosen ELSE $5 END,
+            road_ref = CASE WHEN coalesce($5, $6) IS NULL THEN road_ref ELSE $6 END
         WHERE id = $1
         """,
         report_id,
@@ -183,8 +184,9 @@ async def hand_over(
         ), owed AS (
             INSERT INTO delivery (report_id, endpoint_id)
             SELECT $1, id FROM intake
+            -- With a life of its own, but all that its attempts left in doubt: nobody has looked.
             ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
-            SET state = 'pending', due_at = now(), settled_at = NULL
+            SET state = 'pending', due_at = now(), settled_at = NULL, redelivered_at = now()
             WHERE delivery.state IN ('cancelled', 'dead')
         )
         SELECT count(*) FROM intake
@@ -278,7 +280,9 @@ async def lock_report(conn: asyncpg.Connection, report_id: UUID) -> asyncpg.Reco
     return await conn.fetchrow(
         """
         SELECT id, lon, lat, category, accuracy_m, road_ref, chosen, authority_id, api_key_id,
-               EXISTS (SELECT FROM triage WHERE report_id = report.id) AS with_operator
+               EXISTS (SELECT FROM triage WHERE report_id = report.id) AS with_operator,
+               EXISTS (SELECT FROM reroute WHERE report_id = report.id
+                       UNION ALL SELECT FROM triage WHERE report_id = report.id) AS waiting
         FROM report WHERE id = $1
         FOR NO KEY UPDATE
         """,

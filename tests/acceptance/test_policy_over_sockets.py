@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from standardwebhooks.webhooks import Webhook
 
 from api import db
-from api.delivery import outbox, policy
+from api.delivery import liveness, policy
 from api.delivery.egress import MAX_ANSWER_BYTES
 from scripts.demo import georouter_process
 from tests.support import rows
@@ -106,7 +106,7 @@ class Owed:
             "UPDATE delivery SET due_at = now() WHERE id = $1 AND state = 'pending'",
             self.delivery_id,
         )
-        await self.pool.execute(f"NOTIFY {outbox.WAKE_UP}")
+        await self.pool.execute(f"NOTIFY {liveness.WAKE_UP}")
 
 
 async def owe(pool: asyncpg.Pool, url: str) -> Owed:
@@ -114,7 +114,7 @@ async def owe(pool: asyncpg.Pool, url: str) -> Owed:
         authority_id = await rows.authority(conn)
         endpoint_id = await rows.endpoint(conn, authority_id, url=url)
         delivery_id = await rows.delivery(conn, authority_id, endpoint_id)
-        await conn.execute(f"NOTIFY {outbox.WAKE_UP}")
+        await conn.execute(f"NOTIFY {liveness.WAKE_UP}")
     return Owed(pool, delivery_id, endpoint_id)
 
 

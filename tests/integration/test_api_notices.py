@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from api import db
-from api.delivery import outbox
+from api.delivery import liveness, outbox
 from api.delivery.policy import Gone, Next
 from tests.support.app import SHIRE, WEST, Api, slug
 
@@ -104,8 +104,8 @@ async def test_metrics(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     async with db.acquire(api.pool) as conn:
         await outbox.claim(conn, worker=1, limit=1, lease_s=60, per_endpoint=9)
-        await outbox.count_attempts(conn, {("webhook", "delivered"): 2, ("webhook", "gone"): 1})
-        await outbox.count_attempts(conn, {("webhook", "delivered"): 3})
+        await liveness.count_attempts(conn, {("webhook", "delivered"): 2, ("webhook", "gone"): 1})
+        await liveness.count_attempts(conn, {("webhook", "delivered"): 3})
     figures = await scrape(api)
     assert (
         3600 <= figures.pop('georouter_delivery_oldest_waiting_seconds{channel="webhook"}') < 3700

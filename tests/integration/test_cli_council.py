@@ -187,6 +187,7 @@ async def test_refusals(council: Run) -> None:
 async def test_the_life_of_an_endpoint(api: Api, council: Run) -> None:
     endpoint = (await api.register()).json()["id"]
     pending = (await api.register(url=INTAKE + "/2", verified=False)).json()["id"]
+    await api.rest()
     for arguments, told in (
         (("pause", endpoint), "paused"),
         (("resume", endpoint), "resumed"),

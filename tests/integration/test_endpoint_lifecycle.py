@@ -23,7 +23,7 @@ from api.delivery.worker import run_worker
 from api.settings import Settings
 from api.store import probes, reroutes, sealed
 from api.vault import Vault, new_key
-from tests.support.app import KEY, WEST, Api, serving, slug
+from tests.support.app import KEY, SHIRE, WEST, Api, serving, slug
 from tests.support.rows import DECISION
 from tests.support.stub_authority import OK, Answer, Received, StubAuthority
 from tests.support.stub_mail import StubMail
@@ -199,6 +199,7 @@ async def test_any_other_answer_is_none(
         assert (await api.get(held.json()["links"]["self"])).json()["state"] == "held"
         # It can ask again.
         stub.echoes = True
+        await api.rest()
         assert (await api.post(f"{path}/verify", key="council")).status_code == 202
         await until(api, path, state="active")
         again = await api.post(f"{path}/verify", key="council")
@@ -218,9 +219,39 @@ async def test_a_challenge_has_its_time(
     endpoint = await shown(api, path)
     assert endpoint["verification"]["state"] == "failed"
     assert endpoint["verification"]["error"] == "its time is over"
+    await api.rest()
     await api.post(f"{path}/verify", key="council")
     async with working(database_url):
         await until(api, path, state="active")
+
+
+async def test_challenges_have_a_limit(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by asking again nor by registering anew can strangers be sent mail without end."""
+    monkeypatch.setattr(probes, "CHALLENGES_A_DAY_OF_AUTHORITY", 13)
+    url = "http://127.0.0.1:9/not-mine"
+    path, _ = await pending(api, url)
+    soon = await api.post(f"{path}/verify", key="council")
+    assert (soon.status_code, slug(soon)) == (429, "challenged-too-often")
+    assert 50 <= int(soon.headers["retry-after"]) <= 60
+    for _ in range(9):
+        await api.rest(0.1)
+        assert (await api.post(f"{path}/verify", key="council")).status_code == 202
+    await api.rest(0.1)
+    late = await api.post(f"{path}/verify", key="council")
+    assert late.status_code == 429
+    assert 22.9 * 3600 < int(late.headers["retry-after"]) < 23.1 * 3600
+    # a code may be given all the same, right or wrong
+    assert (await api.post(f"{path}/verify", key="council", code="A" * 16)).status_code == 422
+
+    for _ in range(3):
+        assert (await api.delete(path, key="council")).status_code == 204
+        path, _ = await pending(api, url)
+    assert (await api.delete(path, key="council")).status_code == 204
+    more = await api.register(key="council", url=url, verified=False)
+    assert (more.status_code, slug(more)) == (429, "challenged-too-often")
+    assert (await api.register(SHIRE, url=url, verified=False)).status_code == 201
+    await api.rest(24)
+    assert (await api.register(key="council", url=url, verified=False)).status_code == 201
 
 
 def test_five_tries_take_about_ten_minutes() -> None:
@@ -269,6 +300,7 @@ async def test_a_mailbox_gives_back_the_code(
             assert (await shown(api, path))["state"] == "pending"
             wrong = await api.post(f"{path}/verify", key="council", code="A" * 16)
             assert (wrong.status_code, slug(wrong)) == (422, "validation-failed")
+            await api.rest()
             assert (await api.post(f"{path}/verify", key="council")).status_code == 202
             second = await code(2)
             # Only the one that was asked for last counts, and only in its time.
@@ -337,6 +369,7 @@ async def test_only_the_latest_try_of_the_latest_challenge_counts(
         [before] = await probes.claim(conn, limit=9, lease_s=60)
         assert (before.attempt, before.id) == (2, dead.id)
         assert not await settle(conn, dead)
+    await api.rest()
     await api.post(f"{path}/verify")
     async with db.acquire(pool) as conn, conn.transaction():
         assert not await settle(conn, before)
@@ -392,6 +425,7 @@ async def test_a_suspended_endpoint_comes_back_by_a_challenge(
         assert slug(await api.post(f"{path}/{refused}")) == "endpoint-unfit"
     same = await api.register(url=stub.url())
     assert slug(same) == "endpoint-exists"
+    await api.rest()
     await api.post(f"{path}/verify")
     async with working(database_url):
         await until(api, path, state="active")

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from api import db
-from api.delivery import outbox, policy
+from api.delivery import liveness, outbox, policy
 from api.delivery.outbox import Claimed
 from api.delivery.policy import Deferred, Delivered, Gone, Next, Rejected
 from tests.support import rows
@@ -314,13 +314,13 @@ async def test_what_a_worker_held_is_due_when_its_session_ends(
     session = await db.connect(database_url)
     ids = iter([ME, ME, ME + 1])
     try:
-        assert await outbox.enlist(session, lambda: next(ids)) == ME
+        assert await liveness.enlist(session, lambda: next(ids)) == ME
         async with db.acquire(pool) as other:
             # An id in use is not taken.
-            assert await outbox.enlist(other, lambda: next(ids)) == ME + 1
+            assert await liveness.enlist(other, lambda: next(ids)) == ME + 1
         held = await claim(pool)
         async with db.acquire(pool) as conn:
-            assert await outbox.free_orphans(conn) == 0
+            assert await liveness.free_orphans(conn) == 0
     finally:
         await session.close()
     assert await claim(pool) == []
@@ -334,7 +334,7 @@ async def test_what_a_worker_held_is_due_when_its_session_ends(
 
 async def _free(pool: asyncpg.Pool) -> int:
     async with db.acquire(pool) as conn:
-        return await outbox.free_orphans(conn)
+        return await liveness.free_orphans(conn)
 
 
 # --- order ----------------------------------------------------------------------------------------
@@ -544,8 +544,8 @@ async def test_pokes_are_gathered_into_few_notices(pool: asyncpg.Pool, database_
 
     conn = await db.connect(database_url)
     try:
-        await conn.add_listener(outbox.WAKE_UP, hear)
-        async with outbox.Notifier(pool) as notifier:
+        await conn.add_listener(liveness.WAKE_UP, hear)
+        async with liveness.Notifier(pool) as notifier:
             for _ in range(100):
                 notifier.poke()
                 await asyncio.sleep(0.001)
@@ -557,7 +557,7 @@ async def test_pokes_are_gathered_into_few_notices(pool: asyncpg.Pool, database_
 
 async def test_a_notice_that_fails_harms_nobody(database_url: str) -> None:
     pool = await db.create_pool(database_url, size=1)
-    async with outbox.Notifier(pool) as notifier:
+    async with liveness.Notifier(pool) as notifier:
         await pool.close()
         notifier.poke()
         await asyncio.sleep(0.05)

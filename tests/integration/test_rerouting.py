@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,16 +26,20 @@ from api.explain import explain
 from api.routing import LiveRouting
 from api.store import authorities, reroutes
 from api.webhook_schemas import Message
+from boundaries.dataset import Dataset, road_as_json
+from georouter.model import Road
 from tests.support.app import (
     IN_SHIRE,
     IN_WEST,
     ON_BORDER,
     SHIRE,
+    SQUARES,
     VALE,
     WEST,
     Api,
     Square,
     activate,
+    index_of,
     serving,
     slug,
 )
@@ -187,9 +192,9 @@ async def test_who_is_given_it_again_may_refuse_it_again(api: Api) -> None:
 
 
 async def test_after_three_hops_an_operator_decides() -> None:
-    row = {"refused": ["a", "b", "c", "d"], "hops": 4}
+    refusals = reroutes.Refusals(["a", "b", "c", "d"], 4)
     with pytest.raises(rerouting.NobodyLeft, match="4 bodies have said"):
-        rerouting.again(row, None, as_of=date(2026, 1, 1))  # type: ignore[arg-type]
+        rerouting.again({}, refusals, None, as_of=date(2026, 1, 1))  # type: ignore[arg-type]
 
 
 async def test_the_same_update_again_changes_nothing(api: Api) -> None:
@@ -209,6 +214,25 @@ async def test_the_same_update_again_changes_nothing(api: Api) -> None:
     assert report["status"] is None  # who said "planned" has it no more
     await update(api, SHIRE, posted["id"], state="investigating")
     assert (await shown(api, posted["id"]))["status"] == "investigating"
+
+
+async def test_who_had_it_before_says_nothing_of_the_work_by_now(api: Api) -> None:
+    posted = (await api.post_report(**BESIDE)).json()
+    await not_ours(api, WEST, posted["id"])
+    await reroute(api)
+    await update(api, SHIRE, posted["id"], state="investigating")
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        # their server goes on telling of the service request that the report once opened there
+        assert await reroutes.tell(
+            conn,
+            UUID(posted["id"]),
+            authority_id=api.authorities[WEST],
+            detail={"state": "fixed"},
+            key="open311:1",
+        )
+    report = await shown(api, posted["id"])
+    assert report["status"] == "investigating"
+    assert report["events"][-1]["authority"] == "West"
 
 
 async def test_who_may_say_what(api: Api) -> None:
@@ -251,12 +275,12 @@ async def test_the_reporter_s_answer_moves_it(api: Api) -> None:
     assert (moved["current"]["authority"]["name"], moved["state"]) == ("Shire", "held")
     assert [one["state"] for one in moved["deliveries"]] == ["cancelled"]
     again = (await post(api, path, {"chosen": SHIRE})).json()
+    assert again == moved
     assert story(again) == [
         ("received", "West"),
         ("answered", None),
         ("answered", None),
         ("rerouted", "Shire"),
-        ("answered", None),
     ]
     back = (await post(api, path, {"chosen": WEST})).json()
     assert (back["state"], back["deliveries"][0]["state"]) == ("queued", "pending")
@@ -311,6 +335,63 @@ async def test_who_has_the_report_is_told_of_the_answer(api: Api) -> None:
     assert (report["state"], report["current"]["authority"]["name"]) == ("forwarded", "West")
 
 
+async def test_the_same_answer_again_tells_nobody_anything(api: Api) -> None:
+    await api.register(WEST)
+    posted = (await api.post_report(**ON_BORDER)).json()
+    path = f"/v1/reports/{posted['id']}/answer"
+    await messages(api)
+    for expected in (1, 0):
+        assert (await post(api, path, {"chosen": WEST})).status_code == 200
+        assert len(await messages(api)) == expected
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        await reroutes.send_to_triage(conn, UUID(posted["id"]), reason="a test")
+    assert (await shown(api, posted["id"]))["state"] == "with_operator"
+    # said to somebody who waits for it, the same answer is one
+    back = (await post(api, path, {"chosen": WEST})).json()
+    assert (back["state"], back["current"]["authority"]["name"]) == ("forwarded", "West")
+
+
+async def stored_answer(api: Api) -> tuple[str | None, str | None]:
+    row = await api.pool.fetchrow("SELECT chosen, road_ref FROM report")
+    return row["chosen"], row["road_ref"]
+
+
+async def test_a_later_answer_replaces_the_one_before(api: Api) -> None:
+    posted = (await api.post_report(**ON_BORDER)).json()
+    path = f"/v1/reports/{posted['id']}/answer"
+    await post(api, path, {"chosen": SHIRE})
+    by_road = (await post(api, path, {"road_ref": "B1"})).json()
+    assert by_road["current"]["authority"]["name"] == "West"
+    assert await stored_answer(api) == (None, "B1")
+    back = (await post(api, path, {"chosen": SHIRE})).json()
+    assert back["current"]["authority"]["name"] == "Shire"
+    assert await stored_answer(api) == (SHIRE, None)
+
+
+async def test_an_answer_may_name_whom_only_the_named_road_has_brought_up(api: Api) -> None:
+    # 35 m east of the point: out of reach, unless the reporter says that it is meant
+    squares = (*SQUARES, Square("trunk", "A1-1", "A1", 0.5005, 0.51))
+    index = index_of(squares)
+    described = road_as_json(Road("A1", "NH", "National Highways"))
+    layers = [{"name": "trunk", "roads": {"A1-1": described}}]
+    dataset = Dataset("roads", {"version": "roads", "layers": layers}, index)
+    api.shelf.datasets["/shelf/roads"] = dataset
+    async with db.acquire(api.pool) as conn:
+        await activate(conn, dataset)
+    await api.app.state.wiring.live.refresh(api.pool)
+    posted = (await api.post_report(**IN_WEST, road_ref="A1")).json()
+    assert posted["decision"]["rule"] == "road-ref"
+    path = f"/v1/reports/{posted['id']}/answer"
+    for _ in range(2):
+        kept = (await post(api, path, {"chosen": "NH"})).json()
+        assert kept["current"]["authority"]["name"] == "National Highways"
+        assert await stored_answer(api) == ("NH", "A1")
+    moved = (await post(api, path, {"chosen": WEST})).json()
+    assert moved["current"]["authority"]["name"] == "West"
+    assert await stored_answer(api) == (WEST, None)
+    assert slug(await post(api, path, {"chosen": "NH"})) == "not-a-candidate"
+
+
 async def test_two_processes_reroute_each_report_once(api: Api) -> None:
     ids = [(await api.post_report(**BESIDE)).json()["id"] for _ in range(12)]
     for report_id in ids:
@@ -320,6 +401,58 @@ async def test_two_processes_reroute_each_report_once(api: Api) -> None:
     for report_id in ids:
         assert (await shown(api, report_id))["current"]["authority"]["name"] == "Shire"
     assert await api.pool.fetchval("SELECT count(*) FROM held") == len(ids)
+
+
+@pytest.mark.parametrize("by_way_of", ["the answer", "held"])
+async def test_a_delivery_that_comes_back_lives_anew_and_keeps_its_doubt(
+    api: Api, by_way_of: str
+) -> None:
+    await api.register(WEST)
+    posted = (await api.post_report(**ON_BORDER)).json()["id"]
+    path = f"/v1/reports/{posted}/answer"
+    await send(api, policy.Deferred(status=None, why="cut", unsure=True))
+    await post(api, path, {"chosen": SHIRE})
+    await api.pool.execute("UPDATE delivery SET created_at = now() - interval '80 hours'")
+    if by_way_of == "held":
+        await api.pool.execute("UPDATE endpoint SET state = 'suspended'")
+    back = (await post(api, path, {"chosen": WEST})).json()
+    if by_way_of == "held":
+        assert back["state"] == "held"
+        await api.pool.execute("UPDATE endpoint SET state = 'active'")
+        async with db.acquire(api.pool) as conn:
+            assert await outbox.release_held(conn) == 1
+    async with db.acquire(api.pool) as conn:
+        [claimed] = await outbox.claim(conn, worker=1, limit=9, lease_s=60, per_endpoint=9)
+    assert claimed.age_s < 60.0
+    assert (claimed.unsure, claimed.attempt, claimed.tries) == (True, 2, 2)
+
+
+async def test_one_that_cannot_be_routed_again_holds_up_no_other(
+    api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken, fine = [(await api.post_report(**BESIDE)).json()["id"] for _ in range(2)]
+    for report_id in (broken, fine):
+        await not_ours(api, WEST, report_id)
+    live = api.app.state.wiring.live
+    decide = live.current.decide
+
+    def fails_on_the_first(asked: Any, **rest: Any) -> Any:
+        if asked == rerouting.Asked.of(first):
+            raise KeyError("what nobody expected")
+        return decide(asked, **rest)
+
+    await api.pool.execute("UPDATE report SET accuracy_m = 7 WHERE id = $1", UUID(broken))
+    first = await api.pool.fetchrow("SELECT * FROM report WHERE id = $1", UUID(broken))
+    monkeypatch.setattr(live.current, "decide", fails_on_the_first)
+    assert await reroute(api) == 2
+    report = await shown(api, broken)
+    assert report["state"] == "with_operator"
+    assert report["events"][-1]["reason"] == rerouting.FAULT
+    assert (await shown(api, fine))["current"]["authority"]["name"] == "Shire"
+    [line] = [
+        json.loads(one) for one in capsys.readouterr().err.splitlines() if "not routed again" in one
+    ]
+    assert (line["report"], line["exception"][0]["type"]) == (broken, "builtins.KeyError")
 
 
 async def moved_to_shire(api: Api, *, delivered: bool) -> tuple[str, str]:
@@ -372,10 +505,15 @@ def later(api: Api) -> LiveRouting:
     return LiveRouting(rules=rules, clock=lambda: AFTER, open_folder=api.shelf.open)
 
 
+async def know(api: Api, code: str) -> None:
+    """Have an authority that the rules brought with them among those that tests name."""
+    [listed] = (await api.get("/v1/authorities", code=code)).json()["items"]
+    api.authorities = {**api.authorities, code: UUID(listed["id"])}
+
+
 async def test_on_the_day_what_was_not_delivered_goes_to_the_successor(ending: Api) -> None:
     api = ending
-    listed = (await api.get("/v1/authorities", code="NEW-SHIRE")).json()["items"]
-    api.authorities = {**api.authorities, "NEW-SHIRE": UUID(listed[0]["id"])}
+    await know(api, "NEW-SHIRE")
     await api.register(SHIRE, url="http://127.0.0.1:9/old")
     assert (await api.register("NEW-SHIRE", url="http://127.0.0.1:9/new")).status_code == 201
     done = (await api.post_report(**IN_SHIRE)).json()["id"]
@@ -406,6 +544,46 @@ async def test_on_the_day_what_was_not_delivered_goes_to_the_successor(ending: A
     ]
 
 
+async def test_a_successor_speaks_of_what_its_predecessor_was_given(ending: Api) -> None:
+    api = ending
+    await know(api, "NEW-SHIRE")
+    await api.register(SHIRE)
+    posted = (await api.post_report(**IN_SHIRE)).json()["id"]
+    await send(api, policy.Delivered(status=200))
+    live = later(api)
+    await live.refresh(api.pool)
+    async with db.acquire(api.pool) as conn, conn.transaction():
+        await reroutes.wind_up(conn)
+
+    said = await update(api, "NEW-SHIRE", posted, state="investigating")
+    assert (said.status_code, said.json()["authority"]) == (201, "New Shire")
+    repeated = await update(api, "NEW-SHIRE", posted, state="investigating")
+    assert (repeated.status_code, repeated.json()) == (200, said.json())
+    report = await shown(api, posted)
+    assert (report["state"], report["status"]) == ("forwarded", "investigating")
+    assert report["current"]["authority"]["name"] == "Shire"
+    assert slug(await update(api, WEST, posted, state="fixed")) == "not-found"
+
+    refused = await not_ours(api, "NEW-SHIRE", posted, update_id="2", responsible=WEST)
+    assert (refused.status_code, refused.json()["authority"]) == (201, "New Shire")
+    assert await rerouting.reroute_all(api.pool, live) == 1
+    report = await shown(api, posted)
+    assert (report["current"]["authority"]["name"], report["status"]) == ("West", None)
+    late = await update(api, "NEW-SHIRE", posted, update_id="3", state="fixed")
+    assert slug(late) == "not-found"
+
+
+async def test_a_successor_to_be_has_no_say_yet(api: Api) -> None:
+    posted = (await api.post_report(**IN_SHIRE)).json()["id"]
+    async with db.acquire(api.pool) as conn:
+        tomorrow = await conn.fetchval("SELECT now() + interval '1 day'")
+        handover = authorities.Handover(SHIRE, WEST, tomorrow, "the order")
+        await authorities.establish(conn, [], [handover])
+    assert slug(await update(api, WEST, posted, state="fixed")) == "not-found"
+    await api.pool.execute("UPDATE authority SET valid_to = now() WHERE name = 'Shire'")
+    assert (await update(api, WEST, posted, state="fixed")).status_code == 201
+
+
 async def test_dates_are_midnights_in_london(ending: Api) -> None:
     rows = await ending.pool.fetch("SELECT name, valid_from, valid_to FROM authority ORDER BY name")
     midnight = datetime(2026, 1, 1, tzinfo=UTC)
@@ -428,6 +606,52 @@ async def test_a_corrected_date_replaces_the_one_before(ending: Api) -> None:
         reasons = await conn.fetch("SELECT reason FROM succession ORDER BY reason")
     assert ends == handover.at
     assert [row["reason"] for row in reasons] == ["the order", "the order, corrected"]
+
+
+async def successions(pool: asyncpg.Pool) -> tuple[dict[str, Any], set[tuple[str, str]]]:
+    """From when to when each authority is that has a day, and who follows whom, by their names."""
+    days = await pool.fetch(
+        "SELECT name, valid_from, valid_to FROM authority "
+        "WHERE valid_from IS NOT NULL OR valid_to IS NOT NULL"
+    )
+    pairs = await pool.fetch(
+        """
+        SELECT before.name, after.name
+        FROM succession
+        JOIN authority AS before ON before.id = predecessor_id
+        JOIN authority AS after ON after.id = successor_id
+        """
+    )
+    return {name: (begins, ends) for name, begins, ends in days}, {tuple(row) for row in pairs}
+
+
+async def test_a_succession_to_come_that_is_taken_back_is_undone(api: Api) -> None:
+    day = datetime.now(UTC).replace(microsecond=0) + timedelta(days=30)  # noqa: TID251
+    later_day = day + timedelta(days=30)
+    to_west = authorities.Handover(SHIRE, WEST, day, "one order")
+    onward = authorities.Handover(WEST, VALE, later_day, "another")
+    async with db.acquire(api.pool) as conn:
+        await authorities.establish(conn, [], [to_west, onward])
+        assert await successions(api.pool) == (
+            {"Shire": (None, day), "West": (day, later_day), "Vale": (later_day, None)},
+            {("Shire", "West"), ("West", "Vale")},
+        )
+        await authorities.establish(conn, [], None)  # who knows no rules changes nothing
+        await authorities.establish(conn, [], [replace(to_west, successor=VALE, at=later_day)])
+        assert await successions(api.pool) == (
+            {"Shire": (None, later_day), "Vale": (later_day, None)},
+            {("Shire", "Vale")},
+        )
+        await authorities.establish(conn, [], [])
+    assert await successions(api.pool) == ({}, set())
+
+
+async def test_what_has_happened_stays_whatever_the_rules_say(ending: Api) -> None:
+    before = await successions(ending.pool)
+    assert before[1] == {("Shire", "New Shire"), ("Vale", "New Shire")}
+    async with db.acquire(ending.pool) as conn:
+        await authorities.establish(conn, [], [])
+    assert await successions(ending.pool) == before
 
 
 async def test_a_place_can_be_asked_about_another_day(ending: Api) -> None:
@@ -506,6 +730,22 @@ async def test_a_refusal_after_the_decision_does_not_change_its_replay(api: Api)
     moved = "\n".join((await explained(api, posted, live)).sentences)
     assert "Shire is responsible (ambiguous, rule not-ours" in moved
     assert "the same dataset: the same body (ambiguous, rule not-ours)" in moved
+
+
+async def test_a_choice_that_is_none_any_more_does_not_stop_a_replay(api: Api) -> None:
+    posted = (await api.post_report(**BESIDE, chosen=WEST)).json()["id"]
+    await not_ours(api, WEST, posted)
+    await reroute(api)
+    live = api.app.state.wiring.live
+    refused = "\n".join((await explained(api, posted, live)).sentences)
+    assert "the same dataset: the same body (ambiguous, rule not-ours)" in refused
+
+    await api.pool.execute("UPDATE report SET chosen = $1", VALE)
+    moved = await explained(api, posted, live)
+    assert "the same dataset: the same body (ambiguous, rule not-ours)" in "\n".join(
+        moved.sentences
+    )
+    assert moved.same_today is True
 
 
 async def test_an_explanation_without_the_old_dataset(api: Api) -> None:

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook
 
 from api import db, embedded
-from api.delivery import outbox
+from api.delivery import liveness, outbox
 from api.delivery.channels import webhook
 from api.delivery.worker import run_worker
 from api.settings import Settings
@@ -152,7 +152,7 @@ async def test_a_notice_is_heard(
     pool: asyncpg.Pool, database_url: str, stub: StubAuthority
 ) -> None:
     stop = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks, outbox.Notifier(pool) as notifier:
+    async with asyncio.TaskGroup() as tasks, liveness.Notifier(pool) as notifier:
         # It looks by itself only after a minute.
         tasks.create_task(
             run_worker(settings_for(database_url), stop=stop, idle_s=60, release_s=60)
@@ -267,14 +267,14 @@ async def test_a_worker_that_loses_its_session_goes_on_under_a_new_id(
     async with working(settings_for(database_url, timeout_s=10.0)):
         slow = await owe(pool, stub.url("/slow"))
         await stub.wait_for(1)
-        [before] = await pool.fetch(sessions, outbox.WORKER_LOCK_CLASS)
+        [before] = await pool.fetch(sessions, liveness.WORKER_LOCK_CLASS)
         leased_by = "SELECT leased_by FROM delivery WHERE id = $1"
         assert await pool.fetchval(leased_by, slow) == before["id"]
         await pool.execute("SELECT pg_terminate_backend($1)", before["pid"])
         # What was in flight is claimed again, and its first attempt, still under way, is fenced.
         row = await state(pool, slow, "delivered")
         assert (row["attempts"], row["leased_by"] == before["id"]) == (2, False)
-        [after] = await pool.fetch(sessions, outbox.WORKER_LOCK_CLASS)
+        [after] = await pool.fetch(sessions, liveness.WORKER_LOCK_CLASS)
         assert after["id"] != before["id"]
         await asyncio.sleep(2)
     assert [request.headers["webhook-id"] for request in stub.received] == [str(slow)] * 2

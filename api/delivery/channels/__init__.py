@@ -37,7 +37,7 @@ def channels(
     egress: Egress, clock: Callable[[], float], settings: Settings
 ) -> Mapping[str, Channel]:
     """The channels by name; `clock` gives Unix seconds. In a dry run all of them send nothing."""
-    if settings.delivery_mode == "dry_run":
+    if settings.dry_run:
         return dict.fromkeys(NAMES, Blackhole("dry run"))
     return {
         "webhook": Webhook(egress, clock),
