@@ -133,7 +133,7 @@ class Cache:
         What is in it stays when the work is broken off, and goes when it ends well.
         """
         work = self.folder / "work" / source
-        work.mkdir(parents=True, exist_ok=True)
+        work.parent.mkdir(parents=True, exist_ok=True)
         with work.with_suffix(".lock").open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,6 +141,7 @@ class Cache:
                 raise CacheBusyError(
                     f"{source} is being fetched by another process; let it finish"
                 ) from None
+            work.mkdir(exist_ok=True)  # after the lock, or the one before would take it away
             yield work
             shutil.rmtree(work)
 

@@ -140,7 +140,7 @@ class ArcGis:
             )
 
         pages = read_pages(work / "pages", state=state, ask=ask, parse=parse, progress=progress)
-        return _write(work / "layer.parquet", pages, url, id_field)
+        return _write(work / "layer.parquet", pages, url, id_field, progress)
 
     def _url(self, name: str) -> str:
         return f"{self.root}/{name}/FeatureServer/{self.layer}"
@@ -245,11 +245,12 @@ def _page(body: bytes, url: str, id_field: str) -> Page:
     return Page(body, ids, more=answer.get("exceededTransferLimit"))
 
 
-def _write(path: Path, pages: list[Path], url: str, id_field: str) -> Path:
+def _write(path: Path, pages: list[Path], url: str, id_field: str, progress: Progress) -> Path:
     attributes: list[Mapping[str, Any]] = []
     geometries: list[Any] = []
     systems = set()
-    for page in pages:
+    for number, page in enumerate(pages):
+        progress("reading", number / len(pages))
         answer = json.loads(page.read_bytes())
         systems.add(_crs(answer.get("spatialReference") or {}, url))
         for feature in answer["features"]:
@@ -259,6 +260,7 @@ def _write(path: Path, pages: list[Path], url: str, id_field: str) -> Path:
     if len(systems) != 1:
         has = "no features" if not pages else f"pages in different systems: {sorted(systems)}"
         raise RemoteError(f"{url} gives {has}")
+    progress("writing", 1.0)
     return write_features(path, attributes, geometries, crs=systems.pop(), where=url)
 
 

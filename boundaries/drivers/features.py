@@ -66,7 +66,7 @@ def from_esri(geometry: Mapping[str, Any] | None, where: str) -> Any:
 
 def _points(points: Any) -> Ring:
     """The plane coordinates, without heights and measures."""
-    return np.asarray([point[:2] for point in points], dtype=np.float64).reshape(-1, 2)
+    return np.asarray(points or np.empty((0, 2)), dtype=np.float64)[:, :2]
 
 
 def _polygons(rings: Sequence[Ring], where: str) -> Any:

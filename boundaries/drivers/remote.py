@@ -11,7 +11,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -100,7 +100,7 @@ class Remote:
 
         def ask() -> datetime | None:
             with _translated(url):
-                response = self._client.head(url)
+                response = self._client.head(url, extensions=_begun_at(url))
             if response.status_code in {405, 501}:
                 return None
             _check_status(response)
@@ -122,7 +122,7 @@ class Remote:
     def _body(self, url: str, params: Mapping[str, Any]) -> bytes:
         began = time.monotonic()
         pieces, size = [], 0
-        with _translated(url), self._client.stream("GET", url, params=params) as response:
+        with _translated(url), self._stream(url, params=params) as response:
             _check_status(response)
             for piece in response.iter_bytes():
                 pieces.append(piece)
@@ -143,9 +143,7 @@ class Remote:
         have, headers = _so_far(url, part, note)
         with (
             _translated(url),
-            self._client.stream(
-                "GET", url, headers={"Accept-Encoding": "identity", **headers}
-            ) as response,
+            self._stream(url, headers={"Accept-Encoding": "identity", **headers}) as response,
         ):
             if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
                 if response.headers.get("content-range") == f"bytes */{have}":
@@ -175,6 +173,9 @@ class Remote:
                             "expected there"
                         )
                     progress(have / total if total else 0.0)
+
+    def _stream(self, url: str, **options: Any) -> AbstractContextManager[httpx.Response]:
+        return self._client.stream("GET", url, extensions=_begun_at(url), **options)
 
     def _patiently(self, once: Callable[[], T]) -> T:
         patience = self.patience
@@ -227,8 +228,16 @@ def one_line(error: Exception) -> str:
 # --- one request ----------------------------------------------------------------------------------
 
 
+def _begun_at(url: str) -> dict[str, Any]:
+    """What a request takes along over redirects."""
+    return {"begun_in_the_clear": url.startswith("http:")}
+
+
 def _refuse_in_the_clear(request: httpx.Request) -> None:
-    if not is_safe(str(request.url)):
+    """Called for each request, those that follow redirects among them."""
+    over_tls = request.url.scheme == "https"
+    ours = request.extensions.get("begun_in_the_clear") and is_safe(str(request.url))
+    if not (over_tls or ours):
         raise RemoteError(f"{request.url} is not over TLS; nothing is fetched from there")
 
 

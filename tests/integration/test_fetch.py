@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
+import numpy as np
 import pytest
 import shapely
 
@@ -35,6 +37,7 @@ from tests.support.fake_sources import (
     square,
     xml,
 )
+from tests.support.realdata import real_data
 
 MAY, DECEMBER = "CTYUA_MAY_2025_UK_BFC", "CTYUA_DEC_2025_UK_BFC"
 NOW = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
@@ -336,6 +339,32 @@ def test_a_service_without_a_date_in_its_name_is_of_its_last_change(
     fake.layers["Network_Model"] = Layer(esri_areas(1))
     with pytest.raises(RemoteError, match="has both Network and Network_Model; narrow service"):
         get(source)
+
+
+@pytest.mark.realdata
+def test_a_country_comes_through_as_it_is(
+    fake: FakeSources, counties: Source, get: Callable[..., Got]
+) -> None:
+    real = geopandas.read_parquet(real_data() / "lad_2025_bgc.parquet")
+    outlines = np.asarray(real.geometry.values)
+    parts, area = shapely.get_parts(shapely.orient_polygons(outlines), return_index=True)
+    rings, part = shapely.get_rings(parts, return_index=True)
+    features: list[dict[str, Any]] = [
+        {"attributes": {"OBJECTID": n, "LAD25CD": code}, "geometry": {"rings": []}}
+        for n, code in enumerate(real["code"])
+    ]
+    for ring, n in zip(rings, area[part], strict=True):
+        # shapely's outer rings run the other way than Esri's; the last of an area comes first
+        points = shapely.get_coordinates(ring)[::-1].tolist()
+        features[n]["geometry"]["rings"].insert(0, points)
+    fake.layers = {MAY: Layer(features, most=40, reference={"wkid": 4326})}
+    source = dataclasses.replace(counties, driver=dataclasses.replace(counties.driver, page_size=0))
+    frame = geopandas.read_parquet(get(source).fetched.path)
+    assert frame["LAD25CD"].tolist() == real["code"].tolist()
+    same = shapely.equals_identical(
+        shapely.normalize(np.asarray(frame.geometry.values)), shapely.normalize(outlines)
+    )
+    assert same.all()
 
 
 # --- OS Downloads and files ---------------------------------------------------------------------
