@@ -153,6 +153,8 @@ class Remote:
             _check_status(response)
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise RemoteError(f"{url} is packed on the way although that was not asked for")
+            if not response.headers.keys() & {"content-length", "transfer-encoding"}:
+                raise RemoteError(f"{url} does not say how long it is, so a cut would go unnoticed")
             start = response.headers.get("content-range", "").partition("-")[0]
             if response.status_code != HTTPStatus.PARTIAL_CONTENT:
                 have = 0

@@ -455,6 +455,16 @@ def test_without_a_tag_nothing_is_put_together_of_two_answers(
     assert [request.headers.get("range") for request in fake.requests] == [None, None]
 
 
+def test_what_could_be_cut_without_notice_is_not_taken(
+    fake: FakeSources, make: Callable[[str], Source], cache: Cache, get: Callable[..., Got]
+) -> None:
+    source = make(f'driver = "url"\nurl = "{fake.url("/a.gpkg")}"\nedition = "2026"')
+    fake.instead(at("/a.gpkg"), Answer(body=b"a" * 1000, headers={"Content-Length": ""}, cut_at=9))
+    with pytest.raises(RemoteError, match="does not say how long it is"):
+        get(source)
+    assert nothing_kept(cache)
+
+
 @pytest.mark.parametrize(
     ("members", "wrong", "fault"),
     [
@@ -490,7 +500,7 @@ def test_a_zip_that_is_larger_than_it_says_is_not_used(
 ) -> None:
     content = zipped({"a.gpkg": b"\0" * 5_000_000})
     offer(fake, content.replace((5_000_000).to_bytes(4, "little"), (50).to_bytes(4, "little")))
-    with pytest.raises(RemoteError, match="the zip that was fetched is of no use: Bad CRC-32"):
+    with pytest.raises(RemoteError, match="the zip that was fetched is of no use: "):
         get(boundary_line)
     assert nothing_kept(cache)
     offer(fake, content[: len(content) // 2])

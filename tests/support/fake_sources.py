@@ -186,7 +186,8 @@ class FakeSources:
                 self.send_response_only(answer.status)
                 headers = {"Content-Length": str(len(answer.body)), **answer.headers}
                 for name, value in headers.items():
-                    self.send_header(name, value)
+                    if value:
+                        self.send_header(name, value)
                 self.end_headers()
                 if self.command == "GET":
                     with contextlib.suppress(OSError):
