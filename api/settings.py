@@ -48,7 +48,13 @@ class Settings(BaseSettings):
     )
     data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default_factory=default_data_dir,
-        description="Folder of the embedded database and of the activated boundary datasets.",
+        description="Folder of the embedded database, of the activated boundary datasets, and of "
+        "what was fetched to build them (`cache`).",
+    )
+    catalogue: Path | None = Field(
+        default=None,
+        description="Catalogue of boundary sources of your own: adds to the one shipped, and "
+        "replaces sources of the same name.",
     )
     rules: Path | None = Field(
         default=None,

@@ -110,6 +110,19 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
 
         yield BuildConflictError, 5
         yield (CompileError, ProofError), 1
+    if "boundaries.cache" in sys.modules:
+        from boundaries.cache import CacheBusyError, CacheError
+
+        yield CacheBusyError, 5
+        yield CacheError, 1
+    if "boundaries.catalogue" in sys.modules:
+        from boundaries.catalogue import CatalogueError, UnknownSourceError
+        from boundaries.drivers.driver import FileMissingError
+        from boundaries.drivers.remote import RemoteError
+
+        yield (UnknownSourceError, FileMissingError), 4
+        yield RemoteError, 6
+        yield CatalogueError, 1
     if "boundaries.tables" in sys.modules:
         from boundaries.tables import BulkConflictError, BulkError, BulkNotFoundError
 

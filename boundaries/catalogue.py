@@ -1,0 +1,113 @@
+"""Reads the catalogue of sources: what each is, whose, under which licence, and how it is fetched.
+
+`catalogue.toml` says what may be in it. Promises sources that can be fetched from, or a
+`CatalogueError` that names the file, the line, the entry and the remedy. It asks no service.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from boundaries.drivers.arcgis import ArcGis
+from boundaries.drivers.driver import Driver
+from boundaries.drivers.files import LocalFile, PlainUrl
+from boundaries.drivers.os_downloads import OsDownloads
+from boundaries.drivers.wfs import Wfs
+from georouter.entries import Fault, Table, line_of, line_of_syntax
+
+SHIPPED: Final = Path(__file__).with_name("catalogue.toml")
+DRIVERS: Final[dict[str, Callable[[Table, Path], Driver]]] = {
+    "arcgis": ArcGis.read,
+    "os-downloads": OsDownloads.read,
+    "wfs": Wfs.read,
+    "url": PlainUrl.read,
+    "file": LocalFile.read,
+}
+
+
+class CatalogueError(Exception):
+    """A catalogue that cannot be used; the message names the file, the line and a remedy."""
+
+
+class UnknownSourceError(Exception):
+    """A source, or an edition of one, that there is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A publisher's product. `{year}` in the attribution stands for the edition's year."""
+
+    name: str
+    title: str
+    publisher: str
+    licence: str
+    attribution: str
+    verified: bool
+    """Whether somebody has fetched it from the live service as it is described."""
+    driver: Driver
+
+
+Catalogue = dict[str, Source]
+
+
+def read_catalogue(own: Path | None = None) -> Catalogue:
+    """The sources shipped, replaced and added to by those of a file of one's own, by name."""
+    return _read(SHIPPED) | (_read(own) if own else {})
+
+
+def pick(catalogue: Catalogue, name: str) -> Source:
+    """A source by its name; raises `UnknownSourceError`."""
+    if name not in catalogue:
+        raise UnknownSourceError(
+            f"there is no source {name!r}; take one of {', '.join(catalogue)}, or add it to a "
+            "catalogue of your own (GEOROUTER_CATALOGUE)"
+        )
+    return catalogue[name]
+
+
+def _read(path: Path) -> Catalogue:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{path} cannot be read: {error}; it must be TOML in UTF-8") from None
+    try:
+        top = Table((), tomllib.loads(text), "the file")
+        sources = {
+            name: _source(name, entry, path.parent)
+            for name, entry in top.tables("sources", "source").items()
+        }
+        top.nothing_else()
+    except tomllib.TOMLDecodeError as error:
+        line = line_of_syntax(text, error)
+        raise CatalogueError(
+            f"{path}, line {line}: this is no TOML: {error}; correct that line"
+        ) from None
+    except Fault as fault:
+        raise CatalogueError(f"{path}, line {line_of(text, fault.at)}: {fault}") from None
+    return sources
+
+
+def _source(name: str, table: Table, folder: Path) -> Source:
+    if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", name):  # it becomes the name of a file
+        raise Fault(
+            table.at, f"{table.what}: a name is of small letters, digits and single hyphens"
+        )
+    kind = table.text("driver")
+    if kind not in DRIVERS:
+        table.fault("driver", f"there is no driver {kind!r}; take one of {', '.join(DRIVERS)}")
+    found = Source(
+        name=name,
+        title=table.text("title"),
+        publisher=table.text("publisher"),
+        licence=table.text("licence"),
+        attribution=table.text("attribution"),
+        verified=table.flag("verified"),
+        driver=DRIVERS[kind](table, folder),
+    )
+    table.nothing_else()
+    return found
