@@ -3,6 +3,19 @@
 CREATE INDEX report_place ON report USING gist (point(lon, lat));
 CREATE INDEX report_by_time ON report (received_at, id);
 
+-- Whether one authority is the other, or has taken over from it by now, at whatever remove.
+CREATE FUNCTION speaks_for(speaker uuid, authority_id uuid) RETURNS boolean LANGUAGE sql STABLE AS
+$$ SELECT speaker = authority_id OR EXISTS (
+       WITH RECURSIVE heir AS (
+           SELECT authority_id AS id
+           UNION
+           SELECT successor_id
+           FROM heir
+           JOIN authority ON authority.id = heir.id AND valid_to <= now()
+           JOIN succession ON predecessor_id = heir.id
+       )
+       SELECT FROM heir WHERE id = speaker) $$;
+
 -- How reports are doing, for the public: `status` is what the authority that has it now said last,
 -- and "closed" when that ended it and nobody has said since that the defect is still there.
 CREATE VIEW public_report AS
@@ -22,6 +35,6 @@ LEFT JOIN LATERAL (
     SELECT n AS said, detail ->> 'state' AS status
     FROM report_event AS event
     WHERE event.report_id = report.id AND kind = 'status'
-      AND event.authority_id = report.authority_id AND n > coalesce(moved, 0)
+      AND speaks_for(event.authority_id, report.authority_id) AND n > coalesce(moved, 0)
     ORDER BY n DESC LIMIT 1
 ) AS last ON true;
