@@ -20,10 +20,12 @@ import pyproj
 import shapely
 
 from boundaries.readers import (
+    AS_IT_SAYS,
     LINES_AND_POLYGONS,
     POLYGONS,
     Features,
     Geometries,
+    Reading,
     Rows,
     SourceError,
     read_features,
@@ -63,6 +65,7 @@ class AreaOperator:
     body: Body
     areas: tuple[str, ...] = ()
     file: Path | None = None
+    reading: Reading = AS_IT_SAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,7 @@ class RoadsSource:
     valid_to: date | None = None
     valid_from_field: str = ""
     valid_to_field: str = ""
+    reading: Reading = AS_IT_SAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,13 @@ def _read(source: RoadsSource) -> Rows:
     if source.body_fields:
         named["operator_code_field"], named["operator_name_field"] = source.body_fields
     wanted |= {role: name for role, name in named.items() if name}
-    return read_rows(source.path, kinds=LINES_AND_POLYGONS, fields=wanted, also=["road"])
+    return read_rows(
+        source.path,
+        kinds=LINES_AND_POLYGONS,
+        fields=wanted,
+        also=["road"],
+        reading=source.reading,
+    )
 
 
 def _stretches(source: RoadsSource, rows: Rows, areas: Areas) -> Iterator[tuple[Road, Any]]:
@@ -325,7 +335,7 @@ def _shares(source: RoadsSource, areas: Areas) -> list[_Share]:
     for operator in source.operators:
         polygons: Mapping[str, Any] = layer
         if operator.file and operator.areas:
-            features = read_features(operator.file)
+            features = read_features(operator.file, reading=operator.reading)
             polygons = dict(zip(features.codes, features.geometries, strict=True))
         for code in operator.areas:
             if code not in polygons:
@@ -336,7 +346,8 @@ def _shares(source: RoadsSource, areas: Areas) -> list[_Share]:
                 )
         mine = [polygons[code] for code in operator.areas]
         if operator.file and not operator.areas:
-            mine = list(read_rows(operator.file, kinds=POLYGONS, fields={}).geometries)
+            rows = read_rows(operator.file, kinds=POLYGONS, fields={}, reading=operator.reading)
+            mine = list(rows.geometries)
         area = shapely.union_all(shapely.make_valid(np.array(mine, dtype=object)))
         shapely.prepare(area)
         found.append(_Share(operator.body, area))
