@@ -19,7 +19,7 @@ from boundaries.cache import Cache
 from boundaries.formats import Reading, digest
 from boundaries.readers import Choice, SourceError, SourceNotFoundError
 from boundaries.roads import AreaOperator, RoadsSource
-from boundaries.roads_table import read_roads_table, reading_of, roads_of
+from boundaries.roads_table import Found, read_roads_table, reading_of, roads_of
 from georouter.compiler import LEAF_EDGES
 from georouter.entries import At, Fault, Table, line_of, line_of_syntax
 from georouter.model import Succession
@@ -105,7 +105,7 @@ def build_recipe(
 
 
 class _Files:
-    """The files of a recipe: found from its folder, and known by their sha256."""
+    """The files of a recipe: found from its folder or in the cache, and known by their sha256."""
 
     def __init__(self, path: Path, content: dict[str, Any], cache: Cache) -> None:
         self.path = path
@@ -113,22 +113,48 @@ class _Files:
         self.cache = cache
         self.sha256: dict[str, str] = {}
 
-    def find(self, written: str, at: At, what: str) -> tuple[Path, str]:
-        """The file of an entry and its sha256. Raises `Fault`."""
+    def of(self, entry: Table) -> Found:
+        """The file of an entry, by its path or of a source. Raises `Fault`."""
+        file, source = entry.text("file", default=""), entry.text("source", default="")
+        if bool(file) == bool(source):
+            raise Fault(entry.at, f"{entry.what} needs either a file, or a source that is fetched")
+        told = {key: entry.text(key, default="") for key in _TOLD}
+        if file:
+            found = self.beside(file, (*entry.at, "file"), entry.what)
+            return found, {key: value for key, value in told.items() if value}
+        for key, value in told.items():
+            if value and key != "edition":
+                entry.fault(key, f"{key} of a source is that of its catalogue; remove it")
+        return self._fetched(source, told["edition"], entry)
+
+    def _fetched(self, source: str, edition: str, entry: Table) -> Found:
+        found = self.cache.find(source, edition) if edition else self.cache.newest(source)
+        if found is None:
+            which = f"edition {edition!r} of {source!r}" if edition else f"source {source!r}"
+            raise _MissingFileError(
+                (*entry.at, "source"),
+                f"{entry.what}: {which} was not fetched; run `georouter boundaries fetch {source}`",
+            )
+        return found.path, {"source": source, **found.origin, "edition": found.edition}
+
+    def beside(self, written: str, at: At, what: str) -> Path:
+        """The file of a path as written. Raises `Fault`."""
         path = self.path.parent / written
         if not path.is_file():
             raise _MissingFileError(
                 at, f"{what}: there is no file {written!r} beside the recipe; correct the path"
             )
         self.sha256[written] = digest(path)
-        return path, self.sha256[written]
+        return path
 
-    def pinned(self, reading: Reading, sha256: str, at: At, what: str) -> Reading:
+    def pinned(self, path: Path, reading: Reading, at: At, what: str) -> Reading:
         """The reading of that very file; a pin of another is a `Fault`."""
+        sha256 = digest(path)
         if reading.sha256 not in {None, sha256}:
             raise Fault(
-                at,
-                f"{what}: its sha256 is {sha256}; get the file that is pinned, or correct sha256",
+                (*at, "sha256"),
+                f"{what}: the sha256 of {path.name} is {sha256}; get the file that is pinned, or "
+                "correct sha256",
             )
         return replace(reading, sha256=sha256)
 
@@ -153,7 +179,7 @@ def _recipe(top: Table, files: _Files) -> Recipe:
             top.fault("roads", f"layers has {name!r} already; each name stands for one layer")
     corrections = top.text("corrections", default="")
     if corrections:
-        files.find(corrections, ("corrections",), "corrections")
+        files.beside(corrections, ("corrections",), "corrections")
     if rules:
         _find_rules(rules, files, top)
     recipe = Recipe(
@@ -176,7 +202,12 @@ def _recipe(top: Table, files: _Files) -> Recipe:
 
 def _resolved(recipe: Recipe, files: _Files) -> dict[str, Any]:
     content = _as_json(files.content)
-    for entry, source in zip(content["layers"], recipe.layers.values(), strict=True):
+    pairs: list[tuple[dict[str, Any], LayerSource | RoadsSource]] = [
+        *zip(content["layers"], recipe.layers.values(), strict=True)
+    ]
+    for layer, entries in content.get("roads", {}).items():
+        pairs += zip(entries, recipe.roads[layer], strict=True)
+    for entry, source in pairs:
         entry["sha256"] = source.reading.sha256
         if "source" in entry:
             entry["edition"] = source.known["edition"]
@@ -201,54 +232,27 @@ def _find_rules(rules: str, files: _Files, top: Table) -> None:
     if not found:
         top.fault("rules", f"there is no folder {rules!r} with rules; correct the path")
     for file in found:
-        files.find(f"{rules.rstrip('/')}/{file.name}", ("rules",), "rules")
+        files.beside(f"{rules.rstrip('/')}/{file.name}", ("rules",), "rules")
 
 
 # --- layers ---------------------------------------------------------------------------------------
 
 
 def _layer(entry: Table, files: _Files) -> LayerSource:
-    file, source = entry.text("file", default=""), entry.text("source", default="")
-    if bool(file) == bool(source):
-        raise Fault(entry.at, f"{entry.what} needs either a file, or a source that is fetched")
-    if file:
-        told = {key: entry.text(key) for key in _TOLD if entry.has(key)}
-        path, sha256 = files.find(file, (*entry.at, "file"), entry.what)
-    else:
-        for key in _TOLD:
-            if key != "edition" and entry.has(key):
-                entry.fault(key, f"{key} of a source is that of its catalogue; remove it")
-        path, sha256, told = _fetched(source, entry, files)
+    path, known = files.of(entry)
     found = LayerSource(
         path=path,
         code_field=entry.text("code_field", default="") or None,
         name_field=entry.text("name_field", default="") or None,
-        reading=files.pinned(
-            reading_of(entry), sha256, (*entry.at, "sha256"), f"{entry.what}, {path.name}"
-        ),
+        reading=files.pinned(path, reading_of(entry), entry.at, entry.what),
         choice=Choice(
             keep=entry.texts("keep", default=(), hint='patterns of codes, such as "E*"'),
             drop=entry.texts("drop", default=(), hint='patterns of codes, such as "N*"'),
         ),
-        known=told,
+        known=known,
     )
-    for key in _TOLD:  # known, though not asked of every entry
-        entry.text(key, default="")
     entry.nothing_else()
     return found
-
-
-def _fetched(source: str, entry: Table, files: _Files) -> tuple[Path, str, dict[str, str]]:
-    edition = entry.text("edition", default="")
-    found = files.cache.find(source, edition) if edition else files.cache.newest(source)
-    if found is None:
-        which = f"edition {edition!r} of {source!r}" if edition else f"source {source!r}"
-        raise _MissingFileError(
-            (*entry.at, "source"),
-            f"{entry.what}: {which} was not fetched; run `georouter boundaries fetch {source}`",
-        )
-    told = {"source": source, **found.origin, "edition": found.edition}
-    return found.path, digest(found.path), told
 
 
 # --- special roads --------------------------------------------------------------------------------
@@ -259,11 +263,12 @@ def _roads(top: Table, files: _Files) -> dict[str, list[RoadsSource]]:
     found: dict[str, list[RoadsSource]] = {}
     table = top.text("roads_table", default="")
     if table:
-        path, _ = files.find(table, ("roads_table",), "roads_table")
-        for layer, sources in read_roads_table(path).items():
-            found[layer] = [_pinned(one, ("roads_table",), layer, files) for one in sources]
+        at = ("roads_table",)
+        for layer, sources in read_roads_table(files.beside(table, at, "roads_table")).items():
+            found[layer] = [_pinned(one, at, f"{table}, {layer}", files) for one in sources]
     embedded = top.inner("roads")
-    for layer, sources in roads_of(embedded, files.path.parent).items() if embedded else ():
+    given = roads_of(embedded, files.path.parent, files.of) if embedded else {}
+    for layer, sources in given.items():
         if layer in found:
             top.fault("roads", f"roads and roads_table both give {layer!r}; remove one")
         found[layer] = [
@@ -275,8 +280,9 @@ def _roads(top: Table, files: _Files) -> dict[str, list[RoadsSource]]:
 
 def _pinned(source: RoadsSource, at: At, what: str, files: _Files) -> RoadsSource:
     def pin(path: Path, reading: Reading) -> Reading:
-        _, sha256 = files.find(_written(path, files), at, what)
-        return files.pinned(reading, sha256, at, f"{what}, {path.name}")
+        if not path.is_relative_to(files.cache.folder):
+            files.beside(_written(path, files), at, what)
+        return files.pinned(path, reading, at, what)
 
     def pin_operator(one: AreaOperator) -> AreaOperator:
         return replace(one, reading=pin(one.file, one.reading)) if one.file else one
@@ -289,6 +295,6 @@ def _pinned(source: RoadsSource, at: At, what: str, files: _Files) -> RoadsSourc
 
 
 def _written(path: Path, files: _Files) -> str:
-    """A path that counts from the recipe's folder, as far as it can."""
+    """A path as it counts from the recipe's folder, where it can."""
     folder = files.path.parent
     return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path.absolute())

@@ -76,7 +76,7 @@ class RoadsSource:
     either they are found by pattern), and `body` those that have none there; or `operators` do, by
     areas of the layer `areas_of`, and `body` what lies in none of them. The number is in
     `number_field`, else in a field `road`, else in the name field. Without `class_field` the number
-    tells the class. Dates in fields come before those of the source.
+    tells the class. Dates in fields come before those of the source. The manifest gets `known`.
     """
 
     path: Path
@@ -93,6 +93,7 @@ class RoadsSource:
     valid_from_field: str = ""
     valid_to_field: str = ""
     reading: Reading = AS_IT_SAYS
+    known: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def read_roads(sources: Sequence[RoadsSource], *, areas: Areas | None = None) ->
         rows = _read(source)
         for road, ground in _stretches(source, rows, areas or {}):
             grounds.setdefault(road, []).append(ground)
-        origins.append({**rows.origin, "buffer_m": source.buffer_m})
+        origins.append({**rows.origin, **source.known, "buffer_m": source.buffer_m})
         if source.buffer_by_class:
             origins[-1]["buffer_by_class"] = dict(source.buffer_by_class)
     _check_names(grounds, ", ".join(source.path.name for source in sources))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,9 @@ from boundaries.roads import DEFAULT_BUFFER_M, MOTORWAY, AreaOperator, Body, Roa
 from georouter.entries import Fault, Table, line_of, line_of_syntax
 
 WIDEST_M: Final = 200.0
+
+Found = tuple[Path, Mapping[str, str]]
+"""A file, and what is known of where it came from."""
 
 
 def read_roads_table(path: Path) -> dict[str, list[RoadsSource]]:
@@ -37,10 +41,21 @@ def read_roads_table(path: Path) -> dict[str, list[RoadsSource]]:
         raise SourceError(f"{path}, line {line_of(text, fault.at)}: {fault}") from None
 
 
-def roads_of(table: Table, folder: Path) -> dict[str, list[RoadsSource]]:
-    """The sources of each layer of such a table; paths count from `folder`. Raises `Fault`."""
+def roads_of(
+    table: Table, folder: Path, find: Callable[[Table], Found] | None = None
+) -> dict[str, list[RoadsSource]]:
+    """The sources of each layer of such a table; paths count from `folder`. Raises `Fault`.
+
+    `find` gives the file of an entry, and what is known of it, where that is not its `file` alone.
+    """
+
+    def file(entry: Table) -> Found:
+        return folder / entry.text("file"), {}
+
     return {
-        layer: [_source(entry, folder) for entry in table.each(layer, f"{layer} source")]
+        layer: [
+            _source(entry, folder, find or file) for entry in table.each(layer, f"{layer} source")
+        ]
         for layer in table
     }
 
@@ -62,11 +77,12 @@ def reading_of(table: Table) -> Reading:
     )
 
 
-def _source(table: Table, folder: Path) -> RoadsSource:
+def _source(table: Table, folder: Path, find: Callable[[Table], Found]) -> RoadsSource:
     body = table.inner("operator")
+    path, known = find(table)
     fields = ("operator_code_field", "operator_name_field")
     source = RoadsSource(
-        path=folder / table.text("file"),
+        path=path,
         body=_body(body) if body else None,
         buffer_m=_half_width(table, "buffer_m", table.number("buffer_m", default=DEFAULT_BUFFER_M)),
         buffer_by_class={
@@ -83,6 +99,7 @@ def _source(table: Table, folder: Path) -> RoadsSource:
         valid_from_field=table.text("valid_from_field", default=""),
         valid_to_field=table.text("valid_to_field", default=""),
         reading=reading_of(table),
+        known=known,
     )
     if body:
         body.nothing_else()
