@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,16 @@ import shapely
 
 from boundaries.dataset import INDEX, MANIFEST, road_as_json
 from boundaries.prove import Proof, prove
-from boundaries.readers import Features, Geometries, SourceError, read_features
+from boundaries.readers import (
+    ALL,
+    AS_IT_SAYS,
+    Choice,
+    Features,
+    Geometries,
+    Reading,
+    SourceError,
+    read_features,
+)
 from boundaries.roads import RoadsSource, read_roads
 from boundaries.succession import succeed
 from georouter import codec
@@ -41,8 +51,34 @@ class BuildConflictError(Exception):
     """The place where the dataset should go is taken."""
 
 
+@dataclass(frozen=True, slots=True)
+class LayerSource:
+    """The file of a layer, how it is read, which of its areas are wanted, and what is known of it.
+
+    `known` goes into the manifest: title, publisher, edition, licence, attribution, ...
+    """
+
+    path: Path
+    code_field: str | None = None
+    name_field: str | None = None
+    reading: Reading = AS_IT_SAYS
+    choice: Choice = ALL
+    known: Mapping[str, str] = field(default_factory=dict)
+
+    def read(self) -> Features:
+        """The layer as it is in the file. Raises `SourceError`."""
+        features = read_features(
+            self.path,
+            code_field=self.code_field,
+            name_field=self.name_field,
+            reading=self.reading,
+            choice=self.choice,
+        )
+        return dataclasses.replace(features, origin={**features.origin, **self.known})
+
+
 def build_dataset(
-    layers: Mapping[str, Path],
+    layers: Mapping[str, Path | LayerSource],
     out: Path,
     *,
     built_at: datetime,
@@ -54,12 +90,14 @@ def build_dataset(
     proof_points: int = 105_000,
     leaf_edges: Sequence[int] = LEAF_EDGES,
     seed: int = 1,
+    recipe: Mapping[str, Any] | None = None,
     progress: Progress = lambda _stage, _share: None,
 ) -> dict[str, Any]:
     """Build the dataset folder `out` from one file per layer, `roads` being those of roads.
 
     With `as_of` the areas that have ended by that day are replaced by those of their successors.
-    `leaf_edges` weighs size against speed, see `compile_index`. Returns the manifest. Raises
+    `leaf_edges` weighs size against speed, see `compile_index`. The manifest, which is returned,
+    keeps the `recipe` that the arguments were made of. Raises
     `SourceError` for a file, `CompileError` for polygons, `ProofError` when the index is wrong,
     `BuildConflictError` when `out` exists; nothing is left behind then.
     """
@@ -67,10 +105,11 @@ def build_dataset(
         raise BuildConflictError(f"{out} exists already; remove it or choose another --out")
     read: dict[str, Features] = {}
     described: list[dict[str, Any]] = []
-    for number, (name, path) in enumerate(layers.items()):
+    for number, (name, given) in enumerate(layers.items()):
         progress(f"reading {name}", number / len(layers))
-        features = read_features(path, code_field=code_field, name_field=name_field)
-        read[name], repaired = _canonical_features(str(path), features)
+        source = LayerSource(given, code_field, name_field) if isinstance(given, Path) else given
+        features = source.read()
+        read[name], repaired = _canonical_features(str(source.path), features)
         described.append({"name": name, "repaired": repaired, "source": features.origin})
         del features  # as read they are as large as all the rest
     areas = {name: dict(zip(one.codes, one.geometries, strict=True)) for name, one in read.items()}
@@ -117,6 +156,8 @@ def build_dataset(
             partial,
             proof,
         )
+        if recipe is not None:
+            manifest["recipe"] = dict(recipe)
         _write_durably(partial / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
         partial.rename(out)
     finally:

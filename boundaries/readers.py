@@ -1,40 +1,72 @@
 """Reads one layer of boundaries from a file: codes, names and WGS 84 polygons.
 
 Promises either a whole layer or a `SourceError` of one sentence that names the file, the fault and
-the remedy. It finds the code and name fields by pattern and says what it took. It repairs nothing
-and knows nothing of the index; `build` does both.
+the remedy. It finds the code and name fields by pattern and says what it took. It repairs nothing,
+loses no row, and knows nothing of the index; `build` does.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-Geometries = npt.NDArray[Any]
-"""Shapely geometries as a numpy object array."""
+from boundaries.crs import Geometries, named, system_of, to_wgs84
+from boundaries.errors import SourceError, SourceNotFoundError
+from boundaries.formats import AS_IT_SAYS, Reading, digest, open_rows
 
-_CODE_FIELD: Final = (r"code", r"gss_?(code)?", r"[a-z]+\d\dcd")
-_NAME_FIELD: Final = (r"name", r"[a-z]+\d\dnm")
-_PATTERNS: Final = {"code": _CODE_FIELD, "name": _NAME_FIELD}
-_DENSIFY_M: Final = 500.0
+__all__ = [
+    "ALL",
+    "AS_IT_SAYS",
+    "LINES_AND_POLYGONS",
+    "POLYGONS",
+    "Choice",
+    "Features",
+    "Geometries",
+    "Reading",
+    "Rows",
+    "SourceError",
+    "SourceNotFoundError",
+    "read_features",
+    "read_rows",
+]
+
+_LEVEL: Final = r"(lad|ltla|ctyua|utla|lgd|lga|ward|wd|area|local_?authority)"
+_PATTERNS: Final = {
+    "code": (
+        r"code",
+        r"gss_?(code|cd)?",
+        r"[a-z]+\d\d_?cd",
+        r"(ons|census)_?(code|cd)",
+        _LEVEL + r"_?(code|cd)",
+    ),
+    # Welsh names stand beside the English ones, in fields such as LAD24NMW
+    "name": (r"name", r"[a-z]+\d\d_?nm", r"name_?(en|eng|english)", _LEVEL + r"_?(name|nm)"),
+}
+_OPTIONS: Final = {"code": "--code-field", "name": "--name-field"}
 
 POLYGONS: Final = frozenset({"Polygon", "MultiPolygon"})
 LINES_AND_POLYGONS: Final = POLYGONS | {"LineString", "MultiLineString"}
 
 
-class SourceError(Exception):
-    """A boundary file that cannot be used as it is; the message says what to do."""
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which areas of a file are wanted, by patterns of their codes such as `E*`.
+
+    With `keep` those alone, without those of `drop`. A pattern that no code fits is a mistake.
+    """
+
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
 
 
-class SourceNotFoundError(SourceError):
-    """A boundary file that does not exist."""
+ALL: Final = Choice()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +74,8 @@ class Features:
     """One layer as read: an area per row, ascending by code, in WGS 84 degrees.
 
     `origin` records where it came from, for the manifest: file, sha256, fields, CRS, the operation
-    that led to WGS 84 and its accuracy in metres.
+    that led to WGS 84 and its accuracy in metres; and, where there is something to say, the layer
+    in the file, its encoding, what GDAL warned of, codes of several rows and codes left out.
     """
 
     codes: tuple[str, ...]
@@ -65,17 +98,32 @@ class Rows:
 
 
 def read_features(
-    path: Path, *, code_field: str | None = None, name_field: str | None = None
+    path: Path,
+    *,
+    code_field: str | None = None,
+    name_field: str | None = None,
+    reading: Reading = AS_IT_SAYS,
+    choice: Choice = ALL,
 ) -> Features:
-    """Read GeoParquet, GeoPackage, GeoJSON or what else GDAL knows, in WGS 84, ETRS89 or BNG.
+    """Read a file of any known format and reference system; see `formats` and `crs`.
 
     Rows of one code are put together. Raises `SourceError`.
     """
-    rows = read_rows(path, kinds=POLYGONS, fields={"code": code_field, "name": name_field})
+    rows = read_rows(
+        path,
+        kinds=POLYGONS,
+        fields={"code": code_field, "name": name_field},
+        reading=reading,
+        choice=choice,
+    )
     codes, names, geometries = _one_row_per_code(
         rows.columns["code"], rows.columns["name"], rows.geometries
     )
-    return Features(tuple(codes), tuple(names), geometries, rows.origin)
+    origin = rows.origin
+    if len(codes) < len(rows.columns["code"]):
+        count = {code: rows.columns["code"].count(code) for code in codes}
+        origin = {**origin, "rows_merged": {code: n for code, n in count.items() if n > 1}}
+    return Features(tuple(codes), tuple(names), geometries, origin)
 
 
 def read_rows(
@@ -84,71 +132,92 @@ def read_rows(
     kinds: frozenset[str],
     fields: Mapping[str, str | None],
     also: Sequence[str] = (),
+    reading: Reading = AS_IT_SAYS,
+    choice: Choice = ALL,
 ) -> Rows:
     """Read the rows of a file, whose geometries must be of these kinds. Raises `SourceError`.
 
     `fields` says by what each is for which are wanted; a `code` or `name` that is None is found by
-    its pattern. Those in `also` may be missing.
+    its pattern. Those in `also` may be missing. A `choice` needs the field `code`.
     """
     if not path.is_file():
         raise SourceNotFoundError(f"{path} does not exist or is no file")
-    frame = _read_frame(path)
-    found = {role: _field(path, frame, wanted, role) for role, wanted in fields.items()}
+    sha256 = digest(path)
+    if reading.sha256 not in {None, sha256}:
+        raise SourceError(
+            f"{path} is not the file that was pinned: its sha256 is {sha256}, not "
+            f"{reading.sha256}; get that one, or correct the pin"
+        )
+    frame, notes = open_rows(path, reading)
+    said = frame.crs
+    crs = system_of(path, said, reading.crs)
+    if reading.crs and said is not None and named(said) != named(crs):
+        notes["crs_said"] = named(said)
+    found = _fields(path, frame, fields)
     found |= {field: field for field in also if field in frame.columns}
     columns = {
         role: [_text(value) for value in frame[field].tolist()] for role, field in found.items()
     }
-    if "code" in found and "" in columns["code"]:
-        row = columns["code"].index("") + 1
-        raise SourceError(f"{path}: row {row} has no value in {found['code']!r}; give it a code")
     geometries = np.asarray(frame.geometry.values, dtype=object)
-    _check_rows(path, columns.get("code"), geometries, kinds)
-    geometries, operation, accuracy_m = _to_wgs84(path, frame.crs, geometries)
+    del frame  # its other fields may be large
+    labels = [f"row {row + 1}" for row in range(len(geometries))]
+    if "code" in found:
+        if "" in columns["code"]:
+            row = columns["code"].index("") + 1
+            raise SourceError(
+                f"{path}: row {row} has no value in {found['code']!r}; give it a code"
+            )
+        chosen = _chosen(path, columns["code"], choice)
+        if not chosen.all():
+            notes["left_out"] = sorted(
+                {code for code, kept in zip(columns["code"], chosen, strict=True) if not kept}
+            )
+            wanted = np.nonzero(chosen)[0].tolist()
+            columns = {role: [texts[n] for n in wanted] for role, texts in columns.items()}
+            geometries = geometries[chosen]
+        labels = [f"area {code!r}" for code in columns["code"]]
+    _check_rows(path, labels, geometries, kinds)
+    converted = to_wgs84(path, crs, geometries, labels=labels, accept_m=reading.accept_accuracy_m)
     return Rows(
         columns=columns,
-        geometries=geometries,
+        geometries=converted.geometries,
         origin={
             "file": path.name,
-            "sha256": _sha256(path),
+            "sha256": sha256,
             **{
                 role if role.endswith("_field") else f"{role}_field": found[role] for role in fields
             },
-            "crs": frame.crs.to_string() if frame.crs.to_authority() else frame.crs.name,
-            "operation": operation,
-            "accuracy_m": accuracy_m,
+            "crs": named(crs),
+            "operation": converted.operation,
+            "accuracy_m": converted.accuracy_m,
+            **notes,
         },
     )
 
 
-def _read_frame(path: Path) -> Any:
-    import geopandas
-    import pyarrow as pa
-    import pyogrio.errors
-
-    parquet = path.suffix.lower() in {".parquet", ".geoparquet"}
-    try:
-        frame = geopandas.read_parquet(path) if parquet else geopandas.read_file(path)
-    except (pa.ArrowException, pyogrio.errors.DataSourceError, OSError) as error:
-        kind = "GeoParquet" if parquet else "a boundary format (GeoPackage, GeoJSON, ...)"
-        raise SourceError(f"{path} cannot be read as {kind}: {_one_line(error)}") from None
-    except ValueError as error:  # geopandas: no geo metadata, or a geometry GEOS does not accept
-        raise SourceError(f"{path} is no usable boundary file: {_one_line(error)}") from None
-    pa.default_memory_pool().release_unused()  # Arrow keeps as much as the file was large
-    if not hasattr(frame, "geometry") or not len(frame):
-        raise SourceError(f"{path} holds no features with a geometry")
-    return frame
-
-
-def _field(path: Path, frame: Any, wanted: str | None, role: str) -> str:
+def _fields(path: Path, frame: Any, wanted: Mapping[str, str | None]) -> dict[str, str]:
+    """The field for each role; a name is sought beside the code first: LAD24CD, LAD24NM."""
     columns = [str(column) for column in frame.columns if column != frame.geometry.name]
-    patterns = _PATTERNS.get(role, ())
-    option = f"--{role}-field" if patterns else role
+    found: dict[str, str] = {}
+    for role, field in wanted.items():
+        beside = re.sub(r"(?i)cd$", "nm", found.get("code", "")) if role == "name" else ""
+        sibling = [column for column in columns if column.lower() == beside.lower() != ""]
+        dated = re.fullmatch(r"(?i)[a-z]+\d\d_?nm", beside)
+        if field is None and dated and len(sibling) == 1:
+            found[role] = sibling[0]
+        else:
+            found[role] = _field(path, columns, field, role)
+    return found
+
+
+def _field(path: Path, columns: Sequence[str], wanted: str | None, role: str) -> str:
+    option = _OPTIONS.get(role, role)
     listed = ", ".join(columns) or "none"
     if wanted is not None:
         if wanted not in columns:
             raise SourceError(f"{path} has no field {wanted!r}; choose {option} from: {listed}")
         return wanted
-    for pattern in patterns:
+    for pattern in _PATTERNS[role]:
         found = [column for column in columns if re.fullmatch(pattern, column, re.IGNORECASE)]
         if len(found) == 1:
             return found[0]
@@ -160,78 +229,47 @@ def _field(path: Path, frame: Any, wanted: str | None, role: str) -> str:
     )
 
 
+def _chosen(path: Path, codes: Sequence[str], choice: Choice) -> npt.NDArray[np.bool_]:
+    def fits(patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
+        fitting = np.zeros(len(codes), bool)
+        for pattern in patterns:
+            these = np.array([fnmatchcase(code, pattern) for code in codes])
+            if not these.any():
+                raise SourceError(
+                    f"{path}: no code fits {pattern!r}; they are such as {codes[0]!r}; correct or "
+                    "remove the pattern"
+                )
+            fitting |= these
+        return fitting
+
+    kept = fits(choice.keep) if choice.keep else np.ones(len(codes), bool)
+    chosen: npt.NDArray[np.bool_] = kept & ~fits(choice.drop)
+    if not chosen.any():
+        raise SourceError(f"{path}: keep and drop leave nothing; correct them")
+    return chosen
+
+
 def _check_rows(
-    path: Path, codes: Sequence[str] | None, geometries: Geometries, kinds: frozenset[str]
+    path: Path, labels: Sequence[str], geometries: Geometries, kinds: frozenset[str]
 ) -> None:
     import shapely
 
-    for row, geometry in enumerate(geometries):
-        which = f"row {row + 1}" if codes is None else f"area {codes[row]!r}"
+    for which, geometry in zip(labels, geometries, strict=True):
         if geometry is None or geometry.is_empty:
             raise SourceError(f"{path}: {which} has no geometry; remove it or complete it")
         if geometry.geom_type not in kinds:
             wanted = "boundaries must be polygons"
             if kinds != POLYGONS:
                 wanted = "roads must be lines or polygons"
+            if geometry.geom_type == "GeometryCollection":
+                wanted += "; take them out of it, e.g. with `ogr2ogr -explodecollections`"
             raise SourceError(f"{path}: {which} is a {geometry.geom_type}; {wanted}")
-    if not np.isfinite(shapely.bounds(geometries)).all():
-        raise SourceError(f"{path} has coordinates that are not finite numbers")
-
-
-def _to_wgs84(path: Path, crs: Any, geometries: Geometries) -> tuple[Geometries, str, float]:
-    """The polygons in WGS 84 degrees, how that was done, and how exact it is in metres.
-
-    British National Grid goes through OSTN15, the definitive transformation (Ordnance Survey,
-    "Transformations and OSGM15", 2018): pyproj's wheel has no such grid and is off by metres.
-    """
-    import shapely
-
-    if crs is None:
+    finite = np.isfinite(shapely.bounds(geometries)).all(axis=1)
+    if not finite.all():
         raise SourceError(
-            f"{path} does not say its coordinate reference system; "
-            "add it, e.g. with `ogr2ogr -a_srs EPSG:4326`"
+            f"{path}: {labels[int(np.argmin(finite))]} has coordinates that are not finite "
+            "numbers; correct it"
         )
-    if shapely.has_z(geometries).any():  # a copy of a whole country is not made for nothing
-        geometries = shapely.force_2d(geometries)
-    authority = crs.to_authority(min_confidence=70)
-    if authority in {("EPSG", "4326"), ("OGC", "CRS84"), ("EPSG", "4258")}:
-        west, south, east, north = shapely.total_bounds(geometries)
-        if west < -180 or east > 180 or south < -90 or north > 90:
-            raise SourceError(
-                f"{path} says it is in degrees ({authority[0]}:{authority[1]}), but its "
-                f"coordinates reach {west:.0f} {south:.0f} {east:.0f} {north:.0f}; correct its CRS"
-            )
-        return geometries, "none (already WGS 84 or ETRS89)", 0.0
-    if authority == ("EPSG", "27700"):
-        return (
-            _from_national_grid(path, geometries),
-            "OSGB36 to ETRS89 by OSTN15 (convertbng)",
-            0.01,
-        )
-    raise SourceError(
-        f"{path} is in {crs.name!r}, which is not supported; "
-        "reproject it to EPSG:4326, e.g. with `ogr2ogr -t_srs EPSG:4326`"
-    )
-
-
-def _from_national_grid(path: Path, geometries: Geometries) -> Geometries:
-    import shapely
-    from convertbng import cutil
-
-    # a straight line on the grid is none in degrees: over 500 m they part by less than a centimetre
-    dense = shapely.segmentize(geometries, _DENSIFY_M)
-    grid = shapely.get_coordinates(dense)
-    lon, lat = cutil.convert_osgb36_to_ll(
-        np.ascontiguousarray(grid[:, 0]), np.ascontiguousarray(grid[:, 1])
-    )
-    outside = ~(np.isfinite(lon) & np.isfinite(lat))
-    if outside.any():
-        easting, northing = grid[int(np.argmax(outside))]
-        raise SourceError(
-            f"{path}: easting {easting:.0f}, northing {northing:.0f} is outside the ground that "
-            "OSTN15 covers (Great Britain and its waters); correct it or remove that area"
-        )
-    return np.asarray(shapely.set_coordinates(dense, np.column_stack([lon, lat])), dtype=object)
 
 
 def _one_row_per_code(
@@ -253,12 +291,3 @@ def _one_row_per_code(
 def _text(value: object) -> str:
     """A field's value as text; missing ones (None, NaN) as nothing."""
     return "" if value is None or value != value else str(value).strip()  # noqa: PLR0124 - NaN
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -20,10 +20,12 @@ import pyproj
 import shapely
 
 from boundaries.readers import (
+    AS_IT_SAYS,
     LINES_AND_POLYGONS,
     POLYGONS,
     Features,
     Geometries,
+    Reading,
     Rows,
     SourceError,
     read_features,
@@ -63,6 +65,7 @@ class AreaOperator:
     body: Body
     areas: tuple[str, ...] = ()
     file: Path | None = None
+    reading: Reading = AS_IT_SAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class RoadsSource:
     either they are found by pattern), and `body` those that have none there; or `operators` do, by
     areas of the layer `areas_of`, and `body` what lies in none of them. The number is in
     `number_field`, else in a field `road`, else in the name field. Without `class_field` the number
-    tells the class. Dates in fields come before those of the source.
+    tells the class. Dates in fields come before those of the source. The manifest gets `known`.
     """
 
     path: Path
@@ -89,6 +92,8 @@ class RoadsSource:
     valid_to: date | None = None
     valid_from_field: str = ""
     valid_to_field: str = ""
+    reading: Reading = AS_IT_SAYS
+    known: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,7 @@ def read_roads(sources: Sequence[RoadsSource], *, areas: Areas | None = None) ->
         rows = _read(source)
         for road, ground in _stretches(source, rows, areas or {}):
             grounds.setdefault(road, []).append(ground)
-        origins.append({**rows.origin, "buffer_m": source.buffer_m})
+        origins.append({**rows.origin, **source.known, "buffer_m": source.buffer_m})
         if source.buffer_by_class:
             origins[-1]["buffer_by_class"] = dict(source.buffer_by_class)
     _check_names(grounds, ", ".join(source.path.name for source in sources))
@@ -145,7 +150,13 @@ def _read(source: RoadsSource) -> Rows:
     if source.body_fields:
         named["operator_code_field"], named["operator_name_field"] = source.body_fields
     wanted |= {role: name for role, name in named.items() if name}
-    return read_rows(source.path, kinds=LINES_AND_POLYGONS, fields=wanted, also=["road"])
+    return read_rows(
+        source.path,
+        kinds=LINES_AND_POLYGONS,
+        fields=wanted,
+        also=["road"],
+        reading=source.reading,
+    )
 
 
 def _stretches(source: RoadsSource, rows: Rows, areas: Areas) -> Iterator[tuple[Road, Any]]:
@@ -325,7 +336,7 @@ def _shares(source: RoadsSource, areas: Areas) -> list[_Share]:
     for operator in source.operators:
         polygons: Mapping[str, Any] = layer
         if operator.file and operator.areas:
-            features = read_features(operator.file)
+            features = read_features(operator.file, reading=operator.reading)
             polygons = dict(zip(features.codes, features.geometries, strict=True))
         for code in operator.areas:
             if code not in polygons:
@@ -336,7 +347,8 @@ def _shares(source: RoadsSource, areas: Areas) -> list[_Share]:
                 )
         mine = [polygons[code] for code in operator.areas]
         if operator.file and not operator.areas:
-            mine = list(read_rows(operator.file, kinds=POLYGONS, fields={}).geometries)
+            rows = read_rows(operator.file, kinds=POLYGONS, fields={}, reading=operator.reading)
+            mine = list(rows.geometries)
         area = shapely.union_all(shapely.make_valid(np.array(mine, dtype=object)))
         shapely.prepare(area)
         found.append(_Share(operator.body, area))

@@ -6,15 +6,20 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from boundaries.readers import SourceError, SourceNotFoundError
+from boundaries.readers import AS_IT_SAYS, Reading, SourceError, SourceNotFoundError
 from boundaries.roads import DEFAULT_BUFFER_M, MOTORWAY, AreaOperator, Body, RoadsSource
 from georouter.entries import Fault, Table, line_of, line_of_syntax
 
 WIDEST_M: Final = 200.0
+
+Found = tuple[Path, Mapping[str, str]]
+"""A file, and what is known of where it came from."""
 
 
 def read_roads_table(path: Path) -> dict[str, list[RoadsSource]]:
@@ -26,11 +31,7 @@ def read_roads_table(path: Path) -> dict[str, list[RoadsSource]]:
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path} cannot be read: {error}; it must be a text in UTF-8") from None
     try:
-        top = Table((), tomllib.loads(text), "the file")
-        return {
-            layer: [_source(entry, path.parent) for entry in top.each(layer, f"{layer} source")]
-            for layer in top
-        }
+        return roads_of(Table((), tomllib.loads(text), "the file"), path.parent)
     except tomllib.TOMLDecodeError as error:
         line = line_of_syntax(text, error)
         raise SourceError(
@@ -40,11 +41,48 @@ def read_roads_table(path: Path) -> dict[str, list[RoadsSource]]:
         raise SourceError(f"{path}, line {line_of(text, fault.at)}: {fault}") from None
 
 
-def _source(table: Table, folder: Path) -> RoadsSource:
+def roads_of(
+    table: Table, folder: Path, find: Callable[[Table], Found] | None = None
+) -> dict[str, list[RoadsSource]]:
+    """The sources of each layer of such a table; paths count from `folder`. Raises `Fault`.
+
+    `find` gives the file of an entry, and what is known of it, where that is not its `file` alone.
+    """
+
+    def file(entry: Table) -> Found:
+        return folder / entry.text("file"), {}
+
+    return {
+        layer: [
+            _source(entry, folder, find or file) for entry in table.each(layer, f"{layer} source")
+        ]
+        for layer in table
+    }
+
+
+def reading_of(table: Table) -> Reading:
+    """What an entry says of how its file is to be read. Raises `Fault`."""
+    sha256 = table.text("sha256", default="").lower()
+    if table.has("sha256") and not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        table.fault("sha256", "sha256 has 64 hexadecimal digits, as `sha256sum FILE` prints them")
+    accept_m = table.number("accept_accuracy_m", default=AS_IT_SAYS.accept_accuracy_m)
+    if accept_m <= 0:
+        table.fault("accept_accuracy_m", "accept_accuracy_m is in metres, above 0")
+    return Reading(
+        crs=table.text("crs", default="") or None,
+        layer_in_file=table.text("layer_in_file", default="") or None,
+        encoding=table.text("encoding", default="") or None,
+        accept_accuracy_m=accept_m,
+        sha256=sha256 or None,
+    )
+
+
+def _source(table: Table, folder: Path, find: Callable[[Table], Found]) -> RoadsSource:
     body = table.inner("operator")
+    path, known = find(table)
     fields = ("operator_code_field", "operator_name_field")
     source = RoadsSource(
-        path=folder / table.text("file"),
+        path=path,
         body=_body(body) if body else None,
         buffer_m=_half_width(table, "buffer_m", table.number("buffer_m", default=DEFAULT_BUFFER_M)),
         buffer_by_class={
@@ -60,6 +98,8 @@ def _source(table: Table, folder: Path) -> RoadsSource:
         valid_to=table.day("valid_to"),
         valid_from_field=table.text("valid_from_field", default=""),
         valid_to_field=table.text("valid_to_field", default=""),
+        reading=reading_of(table),
+        known=known,
     )
     if body:
         body.nothing_else()
@@ -110,6 +150,7 @@ def _operator(table: Table, folder: Path) -> AreaOperator:
         body=_body(table),
         areas=table.texts("areas", default=(), hint='codes of areas, such as "W06000001"'),
         file=folder / file if file else None,
+        reading=reading_of(table),
     )
     if not (found.areas or found.file):
         raise Fault(table.at, f"{table.what} does not say where; add areas, or a file of polygons")

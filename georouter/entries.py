@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from datetime import date, datetime
+from difflib import get_close_matches
 from math import isfinite
 from typing import Any, Final, NoReturn
 
@@ -59,7 +60,9 @@ class Table:
         """Refuse keys that were never asked for: most are misspelt."""
         for key in self._entry:
             if key not in self._asked:
-                self.fault(key, f"{key!r} means nothing here; remove or correct it")
+                near = get_close_matches(key, self._asked, n=1)
+                meant = f", {near[0]!r} does" if near else ""
+                self.fault(key, f"{key!r} means nothing here{meant}; remove or correct it")
 
     def _value(self, key: str, default: Any = NEEDED) -> Any:
         self._asked.add(key)
@@ -103,6 +106,26 @@ class Table:
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             self.fault(key, f"{key} must be a number")
         return float(value)
+
+    def whole(self, key: str, *, default: int = NEEDED, least: int = 0) -> int:
+        """A whole number, not below `least`."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            self.fault(key, f"{key} must be a whole number from {least} up")
+        return value
+
+    def wholes(self, key: str, *, default: tuple[int, ...] = NEEDED) -> tuple[int, ...]:
+        """A list of whole numbers from 1 up."""
+        value = self._value(key, default)
+        if key not in self._entry:
+            return default
+        if (
+            not isinstance(value, list)
+            or not value
+            or not all(type(item) is int and item > 0 for item in value)
+        ):
+            self.fault(key, f"{key} must list whole numbers from 1 up")
+        return tuple(value)
 
     def flag(self, key: str) -> bool:
         """True or false; false where it is missing."""

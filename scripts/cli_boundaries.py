@@ -175,11 +175,19 @@ def fetch(
 
 @app.command("build")
 def build(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A recipe, see boundaries/recipe.example.toml; ./recipe.toml without --layer."
+        ),
+    ] = None,
     layer: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(help="NAME=FILE; repeat it, the layer that ranks first comes first."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder to make; it must not exist.")],
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to make, if not that of the recipe.")
+    ] = None,
     roads: Annotated[
         list[str] | None,
         typer.Option(help="NAME=FILE of special roads: trunk=..., red_route=...; repeatable."),
@@ -189,8 +197,11 @@ def build(
         typer.Option(help="NAME=CODE:BODY: the body that mends all roads of a roads layer."),
     ] = None,
     buffer_m: Annotated[
-        float, typer.Option(min=0.1, max=200, help="Ground each side of a road's centre line.")
-    ] = 15.0,
+        float | None,
+        typer.Option(
+            min=0.1, max=200, help="Ground each side of a road's centre line.", show_default="15"
+        ),
+    ] = None,
     roads_table: Annotated[
         Path | None,
         typer.Option(help="Special roads as a table, see boundaries/roads.example.toml."),
@@ -205,48 +216,128 @@ def build(
     rules: Rules = None,
     code_field: Annotated[str | None, typer.Option(help="Field with the areas' codes.")] = None,
     name_field: Annotated[str | None, typer.Option(help="Field with the areas' names.")] = None,
+    crs: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=EPSG:27700: what a layer's file is in, whatever it says."),
+    ] = None,
+    layer_in_file: Annotated[
+        list[str] | None, typer.Option(help="NAME=LAYER: which of several in its file.")
+    ] = None,
+    encoding: Annotated[
+        list[str] | None, typer.Option(help="NAME=ENCODING of the text in its file.")
+    ] = None,
+    accept_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Metres that coming to WGS 84 may be wrong by.",
+            show_default="0.1",
+        ),
+    ] = None,
     proof_points: Annotated[
-        int, typer.Option(min=1000, help="Points per layer compared with the oracle.")
-    ] = 105_000,
+        int | None,
+        typer.Option(
+            min=1000, help="Points per layer compared with the oracle.", show_default="105000"
+        ),
+    ] = None,
     leaf_edges: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Edges in a cell before it is divided, from the largest cells down: fewer make "
-            "the index faster and larger."
+            "the index faster and larger.",
+            show_default="1,6,10,14",
         ),
-    ] = "1,6,10,14",
+    ] = None,
 ) -> None:
     """Build a dataset: read, make canonical, compile, prove. Prints the manifest."""
-    layers = {name: Path(path) for name, path in _pairs("--layer", layer).items()}
-    special = _special_roads(roads, operator, buffer_m, roads_table)
+    from boundaries.recipe import PROOF_POINTS, RECIPE
+
+    given = {
+        "--layer": layer,
+        "--roads": roads,
+        "--operator": operator,
+        "--buffer-m": buffer_m,
+        "--roads-table": roads_table,
+        "--as-of": as_of,
+        "--rules": rules,
+        "--code-field": code_field,
+        "--name-field": name_field,
+        "--crs": crs,
+        "--layer-in-file": layer_in_file,
+        "--encoding": encoding,
+        "--accept-accuracy": accept_accuracy,
+        "--proof-points": proof_points,
+        "--leaf-edges": leaf_edges,
+    }
+    if recipe is None and not layer and Path(RECIPE).is_file():
+        recipe = Path(RECIPE)
+    if recipe is not None:
+        if also := [option for option, value in given.items() if value]:
+            raise UsageError(
+                f"{recipe} says it all: put {', '.join(also)} into it, or leave it out"
+            )
+        _print_built(*_build_recipe(recipe, out))
+        return
+    if not (layer and out):
+        raise UsageError(f"give a recipe, or --layer and --out; there is no {RECIPE} here")
+    reading = _Readings(accept_accuracy, crs=crs, layer_in_file=layer_in_file, encoding=encoding)
+    layers = _pairs("--layer", layer)
+    special = _special_roads(roads, operator, buffer_m, roads_table, reading)
     if twice := layers.keys() & special.keys():
         raise UsageError(f"each name stands for one layer; see to {', '.join(sorted(twice))}")
     if rules and not as_of:
         raise UsageError("--rules has the successions for --as-of; give that day too")
-    try:
-        most = [abs(int(edges)) for edges in leaf_edges.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--leaf-edges takes numbers such as 1,6,10,14, not {leaf_edges!r}"
-        ) from None
     from api.routing import load_rules
-    from boundaries.build import build_dataset
+    from boundaries.build import LayerSource, build_dataset
 
+    sources = {
+        name: LayerSource(Path(path), code_field, name_field, reading(name))
+        for name, path in layers.items()
+    }
+    reading.nothing_else()
+    most = _leaf_edges(leaf_edges)
     successions = load_rules(rules or read_settings().rules).successions if as_of else ()
     with progress_bar() as progress:
         manifest = build_dataset(
-            layers,
+            sources,
             out,
             roads=special,
             successions=successions,
             as_of=as_of.date() if as_of else None,
             built_at=datetime.now(UTC),  # noqa: TID251 - the edge
-            code_field=code_field,
-            name_field=name_field,
-            proof_points=proof_points,
+            proof_points=proof_points or PROOF_POINTS,
             leaf_edges=most,
             progress=progress,
         )
+    _print_built(out, manifest)
+
+
+def _build_recipe(path: Path, out: Path | None) -> tuple[Path, dict[str, Any]]:
+    from api.routing import load_rules
+    from boundaries.cache import Cache
+    from boundaries.recipe import build_recipe, read_recipe
+
+    recipe = read_recipe(path, Cache(read_settings().data_dir / "cache"))
+    out = out or recipe.out
+    if out is None:
+        raise UsageError(f"{path} does not say where to; add out, or give --out")
+    successions = load_rules(recipe.rules).successions if recipe.as_of else ()
+    with progress_bar() as progress:
+        manifest = build_recipe(
+            recipe,
+            out,
+            built_at=datetime.now(UTC),  # noqa: TID251 - the edge
+            successions=successions,
+            progress=progress,
+        )
+    return out, manifest
+
+
+def _print_built(out: Path, manifest: dict[str, Any]) -> None:
+    for described in manifest["layers"]:
+        for source in described.get("sources", [described.get("source", {})]):
+            for warning in source.get("warnings", []):
+                stderr.print(f"{described['name']}, {source['file']}: {warning}", markup=False)
     for described in manifest["layers"]:
         for one in described.get("replaced", []):
             stderr.print(
@@ -266,10 +357,14 @@ def build(
 
 
 def _special_roads(
-    roads: list[str] | None, operator: list[str] | None, buffer_m: float, table: Path | None
+    roads: list[str] | None,
+    operator: list[str] | None,
+    buffer_m: float | None,
+    table: Path | None,
+    reading: _Readings,
 ) -> dict[str, list[Any]]:
     """The sources of each roads layer, from the options and the table."""
-    from boundaries.roads import RoadsSource
+    from boundaries.roads import DEFAULT_BUFFER_M, RoadsSource
     from boundaries.roads_table import read_roads_table
 
     operators: dict[str, tuple[str, str]] = {}
@@ -279,7 +374,14 @@ def _special_roads(
             raise UsageError(f"--operator takes NAME=CODE:BODY, not {name}={body}")
         operators[name] = (code, title)
     found = {
-        name: [RoadsSource(Path(path), operators.pop(name, None), buffer_m)]
+        name: [
+            RoadsSource(
+                Path(path),
+                operators.pop(name, None),
+                buffer_m or DEFAULT_BUFFER_M,
+                reading=reading(name),
+            )
+        ]
         for name, path in _pairs("--roads", roads or []).items()
     }
     if operators:
@@ -288,6 +390,37 @@ def _special_roads(
     if twice := found.keys() & more.keys():
         raise UsageError(f"--roads and --roads-table both give {', '.join(sorted(twice))}")
     return found | more
+
+
+def _leaf_edges(given: str | None) -> list[int]:
+    from georouter.compiler import LEAF_EDGES
+
+    try:
+        return [abs(int(edges)) for edges in given.split(",")] if given else list(LEAF_EDGES)
+    except ValueError:
+        raise UsageError(f"--leaf-edges takes numbers such as 1,6,10,14, not {given!r}") from None
+
+
+class _Readings:
+    """How the file of each layer is to be read, by the options; each must be for some layer."""
+
+    def __init__(self, accept_accuracy: float | None, **options: list[str] | None) -> None:
+        self._accept_m = accept_accuracy
+        self._options = {
+            key: _pairs(f"--{key.replace('_', '-')}", given or []) for key, given in options.items()
+        }
+
+    def __call__(self, name: str) -> Any:
+        from boundaries.readers import AS_IT_SAYS, Reading
+
+        told = {key: pairs.pop(name, None) for key, pairs in self._options.items()}
+        return Reading(**told, accept_accuracy_m=self._accept_m or AS_IT_SAYS.accept_accuracy_m)
+
+    def nothing_else(self) -> None:
+        for key, pairs in self._options.items():
+            if pairs:
+                option = f"--{key.replace('_', '-')}"
+                raise UsageError(f"{option} is for a layer; there is none called {min(pairs)!r}")
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, str]:

@@ -15,9 +15,7 @@ import shapely
 from pyarrow import parquet as pq
 
 from boundaries.readers import Features, SourceError, SourceNotFoundError, read_features
-from tests.support.realdata import real_data
 
-METRES = 111_320  # in a degree of latitude
 SQUARES = {
     "B": shapely.box(-1.5, 50, -1.25, 51),
     "A": shapely.box(-1.75, 50, -1.5, 51),
@@ -99,6 +97,7 @@ def test_rows_of_one_code_are_put_together(tmp_path: Path) -> None:
 
     assert found.codes == ("A", "B")
     assert found.names == ("Ay", "Bee")
+    assert found.origin["rows_merged"] == {"B": 2}
     assert by_code(found)["B"].equals(shapely.union_all([SQUARES["B"], SQUARES["C"]]))
 
 
@@ -196,9 +195,7 @@ def test_a_file_cut_off(tmp_path: Path, suffix: str, share: float) -> None:
     path = tmp_path / f"cut.{suffix}"
     path.write_bytes(whole[: int(len(whole) * share)])
 
-    kind = (
-        "GeoParquet" if suffix == "parquet" else r"a boundary format \(GeoPackage, GeoJSON, ...\)"
-    )
+    kind = {"parquet": "GeoParquet", "gpkg": "GeoPackage", "geojson": "GeoJSON"}[suffix]
     with pytest.raises(SourceError, match=rf"cut.{suffix} cannot be read as {kind}: "):
         read_features(path)
     refusal(path)
@@ -217,11 +214,13 @@ def test_a_text_file_by_any_name(tmp_path: Path, name: str) -> None:
 def test_tables_without_geometry(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text("code,name\nA,Ay\n", encoding="utf-8")
-    assert refusal(table) == "holds no features with a geometry"
+    assert refusal(table) == (
+        "has no column with geometry as WKT; one column must be called wkt, geometry or geom"
+    )
 
     parquet = tmp_path / "table.parquet"
     pq.write_table(pa.table(FIELDS), parquet)
-    assert refusal(parquet).startswith("is no usable boundary file: Missing geo metadata")
+    assert refusal(parquet).startswith("cannot be read as GeoParquet: Missing geo metadata")
 
 
 @formats
@@ -253,12 +252,22 @@ def test_an_area_without_geometry(tmp_path: Path) -> None:
     [
         (shapely.LineString([(-1, 50), (-1, 51)]), "LineString"),
         (shapely.Point(-1, 50), "Point"),
-        (shapely.GeometryCollection([SQUARES["A"]]), "GeometryCollection"),
+        (shapely.MultiLineString([[(-1, 50), (-1, 51)]]), "MultiLineString"),
     ],
 )
 def test_anything_but_polygons(tmp_path: Path, shape: Any, kind: str) -> None:
     path = write(tmp_path / "lines.parquet", frame(shapes=[SQUARES["B"], SQUARES["A"], shape]))
     assert refusal(path) == f"area 'C' is a {kind}; boundaries must be polygons"
+
+
+def test_a_collection_is_not_taken_apart(tmp_path: Path) -> None:
+    mixed = shapely.GeometryCollection([SQUARES["A"], shapely.Point(-1, 50)])
+    path = write(tmp_path / "mixed.gpkg", frame(shapes=[SQUARES["B"], mixed, SQUARES["C"]]))
+
+    assert refusal(path) == (
+        "area 'A' is a GeometryCollection; boundaries must be polygons; "
+        "take them out of it, e.g. with `ogr2ogr -explodecollections`"
+    )
 
 
 def test_coordinates_that_are_no_numbers(tmp_path: Path) -> None:
@@ -269,123 +278,4 @@ def test_coordinates_that_are_no_numbers(tmp_path: Path) -> None:
     path = tmp_path / "squares.parquet"
     frame(shapes=[infinite, SQUARES["A"], SQUARES["B"]]).to_parquet(path)
 
-    assert refusal(path) == "has coordinates that are not finite numbers"
-
-
-# --- reference systems ------------------------------------------------------------------------
-
-
-def test_parquet_without_a_reference_system(tmp_path: Path) -> None:
-    path = write(tmp_path / "squares.parquet", frame(crs=None))
-
-    assert refusal(path) == (
-        "does not say its coordinate reference system; add it, e.g. with `ogr2ogr -a_srs EPSG:4326`"
-    )
-
-
-@pytest.mark.filterwarnings("ignore:'crs' was not provided")
-def test_a_geopackage_without_a_reference_system(tmp_path: Path) -> None:
-    path = write(tmp_path / "squares.gpkg", frame(crs=None))
-
-    assert "e.g. with `ogr2ogr -" in refusal(path)
-
-
-@pytest.mark.parametrize("suffix", ["parquet", "gpkg"])
-@pytest.mark.parametrize(
-    ("crs", "name"),
-    [
-        ("EPSG:3857", "WGS 84 / Pseudo-Mercator"),
-        ("EPSG:2157", "IRENET95 / Irish Transverse Mercator"),
-    ],
-)
-def test_a_reference_system_that_is_not_supported(
-    tmp_path: Path, suffix: str, crs: str, name: str
-) -> None:
-    path = write(tmp_path / f"squares.{suffix}", frame().to_crs(crs))
-
-    assert refusal(path) == (
-        f"is in {name!r}, which is not supported; "
-        "reproject it to EPSG:4326, e.g. with `ogr2ogr -t_srs EPSG:4326`"
-    )
-
-
-def test_metres_that_call_themselves_degrees(tmp_path: Path) -> None:
-    shapes = [shapely.box(n * 1e5, 2e5, n * 1e5 + 5e4, 3e5) for n in range(1, 4)]
-    path = write(tmp_path / "squares.parquet", frame(shapes=shapes))
-
-    assert refusal(path) == (
-        "says it is in degrees (EPSG:4326), but its coordinates reach "
-        "100000 200000 350000 300000; correct its CRS"
-    )
-
-
-# --- the British National Grid ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("easting", "northing", "lon", "lat"),
-    [
-        # the worked example of "Transformations and OSGM15 User Guide", Ordnance Survey
-        (651409.804, 313177.450, 1 + 42 / 60 + 57.8663 / 3600, 52 + 39 / 60 + 28.8282 / 3600),
-        # point TP01 (St Mary's) of the test file that comes with OSTN15
-        (91492.146, 11318.804, -6.299777520, 49.922263937),
-    ],
-)
-def test_national_grid_goes_through_ostn15(
-    tmp_path: Path, easting: float, northing: float, lon: float, lat: float
-) -> None:
-    shape = shapely.Polygon(
-        [(easting, northing), (easting + 100, northing), (easting, northing + 100)]
-    )
-    fields = {"code": ["A"], "name": ["Ay"]}
-    path = write(tmp_path / "one.gpkg", frame(fields, shapes=[shape], crs="EPSG:27700"))
-
-    found = read_features(path)
-
-    (metres,) = shapely.distance(found.geometries, shapely.Point(lon, lat)) * METRES
-    assert metres < 0.002
-    assert shapely.get_coordinates(found.geometries)[0] == pytest.approx([lon, lat], abs=2e-8)
-    assert found.origin["operation"] == "OSGB36 to ETRS89 by OSTN15 (convertbng)"
-    assert found.origin["accuracy_m"] == 0.01
-    assert found.origin["crs"] == "EPSG:27700"
-
-
-def from_grid(path: Path, shape: Any) -> Any:
-    fields = {"code": ["A"], "name": ["Ay"]}
-    return read_features(write(path, frame(fields, shapes=[shape], crs="EPSG:27700"))).geometries[0]
-
-
-def test_a_long_line_on_the_national_grid_is_followed(tmp_path: Path) -> None:
-    strip = from_grid(tmp_path / "strip.gpkg", shapely.box(300_000, 400_000, 500_000, 401_000))
-    square = from_grid(tmp_path / "square.gpkg", shapely.box(400_123, 400_000, 400_124, 400_001))
-
-    south_edge = shapely.Point(square.centroid.x, square.bounds[1])
-    assert shapely.distance(strip.exterior, south_edge) * METRES < 0.02
-    west, south, east, _ = strip.bounds
-    chord = shapely.LineString([(west, south), (east, south)])
-    assert shapely.distance(chord, south_edge) * METRES > 100, "it is no straight line in degrees"
-
-
-def test_ground_that_ostn15_does_not_cover(tmp_path: Path) -> None:
-    shapes = [shapely.box(5_000_000 + n, 100_000, 5_000_001 + n, 100_001) for n in range(3)]
-    path = write(tmp_path / "far.gpkg", frame(shapes=shapes, crs="EPSG:27700"))
-
-    assert refusal(path).endswith(
-        "is outside the ground that OSTN15 covers (Great Britain and its waters); "
-        "correct it or remove that area"
-    )
-
-
-@pytest.mark.realdata
-def test_districts_on_the_national_grid_land_on_those_in_degrees() -> None:
-    folder = real_data()
-    degrees = by_code(read_features(folder / "lad_2024_buc.geojson"))
-    grid = by_code(read_features(folder / "lad_2024_buc_bng.gpkg"))
-
-    assert len(grid) == 347, "Great Britain without Scilly, the Western Isles and Shetland"
-    for code, shape in grid.items():
-        there = shapely.STRtree(shapely.points(shapely.get_coordinates(shape)))
-        vertices = shapely.points(shapely.get_coordinates(degrees[code]))
-        _, apart = there.query_nearest(vertices, return_distance=True, all_matches=False)
-        assert len(apart) == len(vertices)
-        assert apart.max() * METRES < 0.1, code
+    assert refusal(path) == "area 'B' has coordinates that are not finite numbers; correct it"

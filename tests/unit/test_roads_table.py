@@ -120,7 +120,10 @@ def test_the_example_parses_and_covers_the_nations() -> None:
         ('[[trunk]]\noperator = "X"', "line 2: trunk source 1, operator must be a table"),
         ("[[trunk]]\nbuffer_m = 9", "trunk source 1 has no file; add it"),
         ('[[trunk]]\nfile = "a"', "trunk source 1 does not say who mends the roads; add operator,"),
-        (ONE + "bufer_m = 9", "line 5: trunk source 1: 'bufer_m' means nothing here; remove or"),
+        (
+            ONE + "bufer_m = 9",
+            "line 5: trunk source 1: 'bufer_m' means nothing here, 'buffer_m' does; remove or",
+        ),
         (ONE + "buffer_m = 0", "line 5: trunk source 1: buffer_m is in metres .* from 0.1 to 200"),
         (ONE + "buffer_m = nan", "line 5: trunk source 1: buffer_m must be a number"),
         (ONE + "buffer_by_class = { motorway = 900 }", "buffer_by_class is in metres each side"),
