@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,15 @@ LINES_AND_POLYGONS: Final = POLYGONS | {"LineString", "MultiLineString"}
 class SourceError(Exception):
     """A boundary file that cannot be used as it is; the message says what to do."""
 
+    finding = "unreadable_file"
+    """The kind of finding that it is in a validation."""
+
+
+class UnclosedRingError(SourceError):
+    """A boundary file with a ring that is none."""
+
+    finding = "unclosed_ring"
+
 
 class SourceNotFoundError(SourceError):
     """A boundary file that does not exist."""
@@ -42,13 +51,15 @@ class Features:
     """One layer as read: an area per row, ascending by code, in WGS 84 degrees.
 
     `origin` records where it came from, for the manifest: file, sha256, fields, CRS, the operation
-    that led to WGS 84 and its accuracy in metres.
+    that led to WGS 84 and its accuracy in metres. `rows` has the codes of several rows, with the
+    name that each row gives.
     """
 
     codes: tuple[str, ...]
     names: tuple[str, ...]
     geometries: Geometries
     origin: dict[str, Any]
+    rows: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +76,31 @@ class Rows:
 
 
 def read_features(
-    path: Path, *, code_field: str | None = None, name_field: str | None = None
+    path: Path,
+    *,
+    code_field: str | None = None,
+    name_field: str | None = None,
+    keep_empty: bool = False,
 ) -> Features:
     """Read GeoParquet, GeoPackage, GeoJSON or what else GDAL knows, in WGS 84, ETRS89 or BNG.
 
-    Rows of one code are put together. Raises `SourceError`.
+    Rows of one code are put together. An area without a geometry is refused, or with `keep_empty`
+    has an empty polygon. Raises `SourceError`.
     """
-    rows = read_rows(path, kinds=POLYGONS, fields={"code": code_field, "name": name_field})
-    codes, names, geometries = _one_row_per_code(
-        rows.columns["code"], rows.columns["name"], rows.geometries
+    rows = read_rows(
+        path,
+        kinds=POLYGONS,
+        fields={"code": code_field, "name": name_field},
+        keep_empty=keep_empty,
     )
-    return Features(tuple(codes), tuple(names), geometries, rows.origin)
+    given = rows.columns["code"], rows.columns["name"]
+    codes, names, geometries = _one_row_per_code(*given, rows.geometries)
+    several: dict[str, tuple[str, ...]] = {}
+    if len(codes) < len(given[0]):
+        for code, name in zip(*given, strict=True):
+            several[code] = (*several.get(code, ()), name)
+    several = {code: some for code, some in several.items() if len(some) > 1}
+    return Features(tuple(codes), tuple(names), geometries, rows.origin, several)
 
 
 def read_rows(
@@ -84,11 +109,13 @@ def read_rows(
     kinds: frozenset[str],
     fields: Mapping[str, str | None],
     also: Sequence[str] = (),
+    keep_empty: bool = False,
 ) -> Rows:
     """Read the rows of a file, whose geometries must be of these kinds. Raises `SourceError`.
 
     `fields` says by what each is for which are wanted; a `code` or `name` that is None is found by
-    its pattern. Those in `also` may be missing.
+    its pattern. Those in `also` may be missing. With `keep_empty` so may geometries, which are
+    empty polygons then.
     """
     if not path.is_file():
         raise SourceNotFoundError(f"{path} does not exist or is no file")
@@ -102,7 +129,9 @@ def read_rows(
         row = columns["code"].index("") + 1
         raise SourceError(f"{path}: row {row} has no value in {found['code']!r}; give it a code")
     geometries = np.asarray(frame.geometry.values, dtype=object)
-    _check_rows(path, columns.get("code"), geometries, kinds)
+    if keep_empty:
+        geometries = _without_none(geometries)
+    _check_rows(path, columns.get("code"), geometries, kinds, keep_empty=keep_empty)
     geometries, operation, accuracy_m = _to_wgs84(path, frame.crs, geometries)
     return Rows(
         columns=columns,
@@ -124,6 +153,7 @@ def _read_frame(path: Path) -> Any:
     import geopandas
     import pyarrow as pa
     import pyogrio.errors
+    import shapely
 
     parquet = path.suffix.lower() in {".parquet", ".geoparquet"}
     try:
@@ -131,6 +161,12 @@ def _read_frame(path: Path) -> Any:
     except (pa.ArrowException, pyogrio.errors.DataSourceError, OSError) as error:
         kind = "GeoParquet" if parquet else "a boundary format (GeoPackage, GeoJSON, ...)"
         raise SourceError(f"{path} cannot be read as {kind}: {_one_line(error)}") from None
+    except shapely.errors.GEOSException as error:
+        # a ring that is not closed, or too short: the one thing that GEOS refuses to hold
+        raise UnclosedRingError(
+            f"{path} has a ring that is not closed or has too few points: {_one_line(error)}; "
+            "close it, e.g. with `ogr2ogr -makevalid`"
+        ) from None
     except ValueError as error:  # geopandas: no geo metadata, or a geometry GEOS does not accept
         raise SourceError(f"{path} is no usable boundary file: {_one_line(error)}") from None
     pa.default_memory_pool().release_unused()  # Arrow keeps as much as the file was large
@@ -160,21 +196,36 @@ def _field(path: Path, frame: Any, wanted: str | None, role: str) -> str:
     )
 
 
+def _without_none(geometries: Geometries) -> Geometries:
+    """Missing geometries, and empty ones of any kind, as empty polygons."""
+    import shapely
+
+    empty = shapely.is_missing(geometries) | shapely.is_empty(geometries)
+    geometries = geometries.copy()
+    geometries[empty] = shapely.Polygon()
+    return geometries
+
+
 def _check_rows(
-    path: Path, codes: Sequence[str] | None, geometries: Geometries, kinds: frozenset[str]
+    path: Path,
+    codes: Sequence[str] | None,
+    geometries: Geometries,
+    kinds: frozenset[str],
+    *,
+    keep_empty: bool,
 ) -> None:
     import shapely
 
     for row, geometry in enumerate(geometries):
         which = f"row {row + 1}" if codes is None else f"area {codes[row]!r}"
-        if geometry is None or geometry.is_empty:
+        if not keep_empty and (geometry is None or geometry.is_empty):
             raise SourceError(f"{path}: {which} has no geometry; remove it or complete it")
         if geometry.geom_type not in kinds:
             wanted = "boundaries must be polygons"
             if kinds != POLYGONS:
                 wanted = "roads must be lines or polygons"
             raise SourceError(f"{path}: {which} is a {geometry.geom_type}; {wanted}")
-    if not np.isfinite(shapely.bounds(geometries)).all():
+    if not np.isfinite(shapely.bounds(geometries[~shapely.is_empty(geometries)])).all():
         raise SourceError(f"{path} has coordinates that are not finite numbers")
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
+from boundaries.findings import Finding
 from scripts.terminal import (
     Commit,
     Json,
@@ -25,6 +29,14 @@ from scripts.terminal import (
     stderr,
     with_database,
 )
+
+Corrections = Annotated[
+    Path | None, typer.Option(help="Corrections, see boundaries/corrections.example.toml.")
+]
+Against = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The previous dataset, to compare with.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Warnings count as errors do.")]
 
 app = typer.Typer(no_args_is_help=True, help="Build and activate boundary datasets.")
 
@@ -71,8 +83,12 @@ def build(
             "the index faster and larger."
         ),
     ] = "1,6,10,14",
+    corrections: Corrections = None,
+    against: Against = None,
+    *,
+    strict: Strict = False,
 ) -> None:
-    """Build a dataset: read, make canonical, compile, prove. Prints the manifest."""
+    """Build a dataset: read, repair, validate, compile, prove. Prints the manifest."""
     layers = {name: Path(path) for name, path in _pairs("--layer", layer).items()}
     special = _special_roads(roads, operator, buffer_m, roads_table)
     if twice := layers.keys() & special.keys():
@@ -87,10 +103,13 @@ def build(
         ) from None
     from api.routing import load_rules
     from boundaries.build import build_dataset
+    from boundaries.findings import FindingsError, from_json, standing, summary
 
     successions = load_rules(rules or read_settings().rules).successions if as_of else ()
-    with progress_bar() as progress:
-        manifest = build_dataset(
+    how = _validation(corrections, against, strict=strict)
+    try:
+        manifest = _with_progress(
+            build_dataset,
             layers,
             out,
             roads=special,
@@ -101,8 +120,14 @@ def build(
             name_field=name_field,
             proof_points=proof_points,
             leaf_edges=most,
-            progress=progress,
+            validation=how,
         )
+    except FindingsError as error:
+        _print_findings(error.findings, stderr)
+        raise
+    findings = from_json(manifest["findings"])
+    if grave := standing(findings, strict=True):
+        _print_findings(grave, stderr)
     for described in manifest["layers"]:
         for one in described.get("replaced", []):
             stderr.print(
@@ -111,14 +136,138 @@ def build(
                 f"{one['lost_m2']:.0f} m² lost ({one['reason']})",
                 markup=False,
             )
-    repaired = sum(len(described["repaired"]) for described in manifest["layers"])
+    repaired = sum(len(described["repairs"]) for described in manifest["layers"])
     points = sum(manifest["proof"]["points"].values())
     stderr.print(
         f"{out}: version {manifest['version']}, {manifest['index']['bytes'] / 1e6:.1f} MB, "
-        f"{repaired} polygons repaired, {points} points compared with GEOS, 0 mismatches",
+        f"{repaired} polygons repaired, {summary(findings)}, {points} points compared with GEOS, "
+        "0 mismatches",
         markup=False,
     )
     typer.echo(json.dumps(manifest, indent=2))
+
+
+@app.command("validate")
+def validate(
+    what: Annotated[
+        Path, typer.Argument(metavar="FILE|FOLDER", help="A boundary file, or a dataset folder.")
+    ],
+    layer: Annotated[
+        str | None, typer.Option(help="The layer that the file is; by default its name.")
+    ] = None,
+    against: Against = None,
+    corrections: Corrections = None,
+    authorities: Annotated[
+        Path | None, typer.Option(help="CSV of authorities (gss or code): others are reported.")
+    ] = None,
+    code_field: Annotated[str | None, typer.Option(help="Field with the areas' codes.")] = None,
+    name_field: Annotated[str | None, typer.Option(help="Field with the areas' names.")] = None,
+    sliver_m2: Annotated[
+        float | None, typer.Option(min=0, help="Overlaps and gaps smaller are slivers. [1000]")
+    ] = None,
+    sliver_width_m: Annotated[
+        float | None, typer.Option(min=0, help="So are those that are nowhere wider. [30]")
+    ] = None,
+    change_percent: Annotated[
+        float | None, typer.Option(min=0, help="Areas that change more are reported. [5]")
+    ] = None,
+    *,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Report what is wrong with boundaries; exits with 3 on errors. Nothing is changed."""
+    from boundaries.findings import as_json as described
+    from boundaries.findings import standing, summary
+    from boundaries.validate import validate_dataset, validate_file
+
+    how = _validation(corrections, against, strict=strict, authorities=authorities)
+    limits = how.limits.with_slivers(m2=sliver_m2, width_m=sliver_width_m)
+    if change_percent is not None:
+        limits = dataclasses.replace(limits, change_percent=change_percent)
+    how = dataclasses.replace(how, limits=limits)
+    name = layer or what.name.split(".")[0]
+    if others := len(how.corrections.entries) - len(how.corrections.of(name)):
+        stderr.print(f"{others} corrections are for other layers than {name!r}", markup=False)
+    if what.is_dir():
+        if corrections or authorities or layer or code_field or name_field:
+            raise UsageError(
+                "a dataset is as it was built: --layer, --corrections, --authorities and fields "
+                "are for files"
+            )
+        report = validate_dataset(what, how)
+    else:
+        report = _with_progress(
+            validate_file,
+            what,
+            name,
+            how,
+            code_field=code_field,
+            name_field=name_field,
+        )
+    if as_json:
+        told = {"findings": described(report.findings), "layers": report.layers}
+        typer.echo(json.dumps(told, indent=2))
+    elif report.findings:
+        _print_findings(report.findings, Console(highlight=False))
+    for one in report.layers:
+        moved = sum(repair["moved_m2"] for repair in one["repairs"])
+        stderr.print(
+            f"{one['name']}: {one['areas']} areas, {len(one['repairs'])} repaired "
+            f"({moved:,.2f} m² moved), {len(one.get('corrections', ()))} corrected",
+            markup=False,
+        )
+    stderr.print(f"{what}: {summary(report.findings)}", markup=False)
+    if standing(report.findings, strict=strict):
+        raise typer.Exit(3)
+
+
+def _validation(
+    corrections: Path | None,
+    against: Path | None,
+    *,
+    strict: bool,
+    authorities: Path | None = None,
+) -> Any:
+    """How to validate, from the options."""
+    from boundaries import corrections as corrected
+    from boundaries.checks import read_authorities
+    from boundaries.previous import read_previous
+    from boundaries.validate import Validation
+
+    return Validation(
+        corrections=(
+            corrected.read_corrections(corrections) if corrections else corrected.Corrections()
+        ),
+        against=read_previous(against) if against else None,
+        known=read_authorities(authorities) if authorities else None,
+        strict=strict,
+    )
+
+
+def _with_progress(work: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    """Call `work` with a progress bar, which is gone when anything is printed."""
+    with progress_bar() as progress:
+        return work(*given, progress=progress, **options)
+
+
+def _print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """A table of findings."""
+    from rich.table import Table
+
+    columns = ("severity", "code", "layer", "area", "lon", "lat", "m2", "message")
+    table = Table(*columns, box=None, pad_edge=False)
+    for one in findings:
+        place = [f"{degrees:.6f}" for degrees in (one.lon, one.lat) if degrees is not None]
+        table.add_row(
+            "accepted" if one.accepted else one.severity,
+            one.code,
+            escape(one.layer),
+            escape(one.area or ""),
+            *(place or ("", "")),
+            "" if one.area_m2 is None else f"{one.area_m2:.2f}",
+            escape(one.message + (f" (accepted: {one.accepted})" if one.accepted else "")),
+        )
+    console.print(table)
 
 
 def _special_roads(
