@@ -27,7 +27,7 @@ from georouter.nearest import metres_per_degree
 
 _GSS: Final = re.compile(r"[A-Z]\d{8}")
 _GSS_TABLE: Final = Path(__file__).with_name("gss.toml")
-_CODE_COLUMN: Final = re.compile(r"gss(_?code)?|code|[a-z]+\d\dcd", re.IGNORECASE)
+_CODE_COLUMN: Final = re.compile(r"gss(_?code|_\d{4})?|code|[a-z]+\d\dcd", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

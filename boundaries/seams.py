@@ -26,6 +26,10 @@ from boundaries.readers import Geometries
 GRID_STEP_M: Final = 0.0111
 """The height of a grid step, which is the most of its two sides."""
 
+_ROUNDING_M2: Final = 1e-5
+"""What has its corners on the grid has at least half a square of it, 3e-5 m2. GEOS computes where
+lines cross to the last place of a double, and leaves cracks of less than this along them."""
+
 _TOUCH: Final = 1e-8
 _METRES_PER_DEGREE: Final = 111_320.0
 
@@ -133,6 +137,8 @@ def _told(
     groups: dict[tuple[tuple[int, ...], str], list[tuple[float, Any]]] = defaultdict(list)
     sizes = square_metres(np.array([ground for _, ground in listed], dtype=object)).tolist()
     for (areas, ground), m2 in zip(listed, sizes, strict=True):
+        if m2 < _ROUNDING_M2:
+            continue
         groups[areas, _size(ground, m2, limits)].append((m2, ground))
     for (areas, size), some in groups.items():
         some.sort(key=lambda one: -one[0])
