@@ -1,4 +1,4 @@
-"""Builds a dataset from boundary files: read, make canonical, compile, prove, write the manifest.
+"""Builds a dataset from boundary files: read, repair, validate, compile, prove, write the manifest.
 
 The result is a folder with `manifest.json` and `index.grx`. It appears whole, under its name, or
 not at all: everything is made in a folder beside it, which is renamed at the very end. The index
@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 
+from boundaries.canonical import canonical, repairs
+from boundaries.corrections import accept
 from boundaries.dataset import INDEX, MANIFEST, road_as_json
+from boundaries.findings import Finding, as_json, ordered, stop
 from boundaries.prove import Proof, prove
 from boundaries.readers import (
     ALL,
@@ -36,15 +38,14 @@ from boundaries.readers import (
 )
 from boundaries.roads import RoadsSource, read_roads
 from boundaries.succession import succeed
+from boundaries.validate import Validation, admit, areas_m2, check
 from georouter import codec
-from georouter.compiler import LEAF_EDGES, CompileError, LayerRings, compile_index
+from georouter.compiler import LEAF_EDGES, LayerRings, compile_index
 from georouter.geometry import SCALE
 from georouter.index import Index
 from georouter.model import Succession
 
 Progress = Callable[[str, float], None]
-
-_MOST_REPAIRS = 8
 
 
 class BuildConflictError(Exception):
@@ -66,13 +67,14 @@ class LayerSource:
     known: Mapping[str, str] = field(default_factory=dict)
 
     def read(self) -> Features:
-        """The layer as it is in the file. Raises `SourceError`."""
+        """The layer as it is in the file, areas without ground included. Raises `SourceError`."""
         features = read_features(
             self.path,
             code_field=self.code_field,
             name_field=self.name_field,
             reading=self.reading,
             choice=self.choice,
+            keep_empty=True,
         )
         return dataclasses.replace(features, origin={**features.origin, **self.known})
 
@@ -91,27 +93,27 @@ def build_dataset(
     leaf_edges: Sequence[int] = LEAF_EDGES,
     seed: int = 1,
     recipe: Mapping[str, Any] | None = None,
+    validation: Validation | None = None,
     progress: Progress = lambda _stage, _share: None,
 ) -> dict[str, Any]:
     """Build the dataset folder `out` from one file per layer, `roads` being those of roads.
 
     With `as_of` the areas that have ended by that day are replaced by those of their successors.
     `leaf_edges` weighs size against speed, see `compile_index`. The manifest, which is returned,
-    keeps the `recipe` that the arguments were made of. Raises
-    `SourceError` for a file, `CompileError` for polygons, `ProofError` when the index is wrong,
-    `BuildConflictError` when `out` exists; nothing is left behind then.
+    has what `validation` found, and keeps the `recipe` that the arguments were made of. Raises
+    `SourceError` for a file or a correction, `FindingsError` for findings that stop it,
+    `CompileError` for polygons, `ProofError` when the index is wrong, `BuildConflictError` when
+    `out` exists; nothing is left behind then.
     """
     if out.exists():
         raise BuildConflictError(f"{out} exists already; remove it or choose another --out")
-    read: dict[str, Features] = {}
-    described: list[dict[str, Any]] = []
-    for number, (name, given) in enumerate(layers.items()):
-        progress(f"reading {name}", number / len(layers))
-        source = LayerSource(given, code_field, name_field) if isinstance(given, Path) else given
-        features = source.read()
-        read[name], repaired = _canonical_features(str(source.path), features)
-        described.append({"name": name, "repaired": repaired, "source": features.origin})
-        del features  # as read they are as large as all the rest
+    how = validation or Validation()
+    how.corrections.need_layers(layers)
+    files = {
+        name: LayerSource(given, code_field, name_field) if isinstance(given, Path) else given
+        for name, given in layers.items()
+    }
+    read, described, findings = _read_layers(files, how, progress)
     areas = {name: dict(zip(one.codes, one.geometries, strict=True)) for name, one in read.items()}
     if as_of is not None:
         read, replaced = succeed(read, successions, as_of=as_of)
@@ -121,15 +123,18 @@ def build_dataset(
                 layer["replaced"] = replaced[name]
                 read[name], _ = _canonical_features(f"layer {name!r}", read[name])
                 areas[name] |= dict(zip(read[name].codes, read[name].geometries, strict=True))
+    findings += _validated(read, described, how, progress)
+    findings, accepted = accept(findings, how.corrections, layers)
+    stop(findings, strict=how.strict)
     for name, sources in (roads or {}).items():
         progress(f"reading {name}", 1.0)
         special = read_roads(sources, areas=areas)
-        files = ", ".join(str(source.path) for source in sources)
-        read[name], repaired = _canonical_features(files, special.features)
+        where = ", ".join(str(source.path) for source in sources)
+        read[name], repaired = _canonical_features(where, special.features)
         described.append(
             {
                 "name": name,
-                "repaired": repaired,
+                "repairs": repaired,
                 "sources": special.origins,
                 "roads": {code: road_as_json(road) for code, road in special.roads.items()},
             }
@@ -158,6 +163,9 @@ def build_dataset(
         )
         if recipe is not None:
             manifest["recipe"] = dict(recipe)
+        manifest["findings"] = as_json(ordered(findings))
+        if accepted:
+            manifest["accepted"] = accepted
         _write_durably(partial / MANIFEST, json.dumps(manifest, indent=2).encode() + b"\n")
         partial.rename(out)
     finally:
@@ -165,43 +173,53 @@ def build_dataset(
     return manifest
 
 
-def _canonical_features(where: str, features: Features) -> tuple[Features, list[str]]:
-    """The areas as canonical polygons, and the codes of those that needed repair."""
+def _read_layers(
+    layers: Mapping[str, LayerSource], how: Validation, progress: Progress
+) -> tuple[dict[str, Features], list[dict[str, Any]], list[Finding]]:
+    """The layers as canonical polygons, corrected; what the manifest says of them; findings."""
+    findings: list[Finding] = []
+    read: dict[str, Features] = {}
+    described: list[dict[str, Any]] = []
+    for number, (name, source) in enumerate(layers.items()):
+        progress(f"reading {name}", number / len(layers))
+        features = source.read()
+        admitted = admit(name, features, how)
+        read[name] = admitted.features
+        findings += admitted.findings
+        stop(findings, strict=False)
+        described.append({"name": name, **admitted.as_json(), "source": features.origin})
+        del features, admitted  # as read they are as large as all the rest
+    return read, described, findings
+
+
+def _validated(
+    layers: Mapping[str, Features],
+    described: Sequence[dict[str, Any]],
+    how: Validation,
+    progress: Progress,
+) -> list[Finding]:
+    """What is found in the layers; the sizes of their areas go into their descriptions."""
+    findings: list[Finding] = []
+    for number, layer in enumerate(described):
+        progress(f"validating {layer['name']}", number / len(described))
+        findings += check(layer["name"], layers[layer["name"]], how)
+        layer["area_m2"] = areas_m2(layers[layer["name"]])
+    return findings
+
+
+def _canonical_features(where: str, features: Features) -> tuple[Features, list[dict[str, Any]]]:
+    """The areas as canonical polygons, and what had to be repaired."""
     geometries, repaired = canonical(features.geometries)
     gone = [code for code, g in zip(features.codes, geometries, strict=True) if g.is_empty]
     if gone:
         raise SourceError(
             f"{where}: area {gone[0]!r} is smaller than the grid of 1e-7 degrees; remove it"
         )
+    told = repairs(features.codes, features.geometries, geometries, repaired)
     return (
         dataclasses.replace(features, geometries=geometries),
-        [features.codes[n] for n in repaired],
+        [dataclasses.asdict(one) for one in told],
     )
-
-
-def canonical(geometries: Geometries) -> tuple[Geometries, list[int]]:
-    """The canonical polygons, and the positions of those that needed repair.
-
-    Every vertex is moved to the grid of 1e-7 degrees (at most 5.6 mm along each axis). A polygon
-    that is not valid then is made valid by GEOS and moved to the grid again, until it stays valid;
-    where a few rounds do not get there, snap rounding does (GEOS `set_precision`).
-    """
-    snapped = _snap(geometries)
-    invalid = np.nonzero(~shapely.is_valid(snapped))[0]
-    repaired = invalid.tolist()
-    for _ in range(_MOST_REPAIRS):
-        if not len(invalid):
-            break
-        fixed = shapely.make_valid(snapped[invalid], method="structure", keep_collapsed=False)
-        snapped[invalid] = _snap(_polygons_only(fixed))
-        invalid = invalid[~shapely.is_valid(snapped[invalid])]
-    if len(invalid):
-        fixed = shapely.set_precision(shapely.make_valid(snapped[invalid]), 1 / SCALE)
-        snapped[invalid] = _snap(_polygons_only(fixed))
-    if not shapely.is_valid(snapped).all():
-        where = shapely.is_valid_reason(snapped[~shapely.is_valid(snapped)][0])
-        raise CompileError(f"a polygon cannot be made valid on the grid of 1e-7 degrees: {where}")
-    return snapped, repaired
 
 
 def layer_rings(name: str, features: Features, geometries: Geometries) -> LayerRings:
@@ -220,25 +238,6 @@ def layer_rings(name: str, features: Features, geometries: Geometries) -> LayerR
         starts=np.concatenate([[0], np.cumsum(lengths)]),
         owner=area[part].astype(np.int64),
     )
-
-
-def _snap(geometries: Geometries) -> Geometries:
-    def to_grid(degrees: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.rint(degrees * SCALE) / SCALE
-
-    return np.asarray(shapely.transform(geometries, to_grid), dtype=object)
-
-
-def _polygons_only(geometries: Geometries) -> Geometries:
-    """What repair left over as lines and points is dropped."""
-    kept = np.empty(len(geometries), dtype=object)
-    for n, geometry in enumerate(geometries):
-        parts = shapely.get_parts(geometry)
-        if shapely.get_type_id(geometry) == shapely.GeometryType.GEOMETRYCOLLECTION:
-            parts = shapely.get_parts(parts)
-        flat = [part for part in parts if part.geom_type == "Polygon" and not part.is_empty]
-        kept[n] = shapely.MultiPolygon(flat)  # empty when nothing is left
-    return kept
 
 
 def _write_index(path: Path, compiled: codec.Compiled) -> str:

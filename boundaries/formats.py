@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
-from boundaries.errors import SourceError, SourceNotFoundError
+from boundaries.errors import SourceError, SourceNotFoundError, UnclosedRingError
 
 BEST_ACCURACY_M: Final = 0.1
 """What a transformation to WGS 84 may be wrong by, unless more is accepted."""
@@ -95,7 +95,7 @@ def digest(path: Path) -> str:
 def _reading_as(name: str, path: Path) -> Iterator[None]:
     """Turn what readers raise of a file's content into `SourceError`."""
     import pyarrow as pa
-    from shapely.errors import ShapelyError
+    from shapely.errors import GEOSException, ShapelyError
 
     try:
         yield
@@ -108,6 +108,12 @@ def _reading_as(name: str, path: Path) -> Iterator[None]:
         raise SourceError(
             f"{path} cannot be read as {name}: its text is no {error.encoding}; "
             "say its encoding, or convert it to UTF-8"
+        ) from None
+    except GEOSException as error:
+        # a ring that is not closed, or too short: the one thing that GEOS refuses to hold
+        raise UnclosedRingError(
+            f"{path} has a ring that is not closed or has too few points: {_one_line(error)}; "
+            "close it, e.g. with `ogr2ogr -makevalid`"
         ) from None
     # pyogrio: RuntimeError, and IndexError of files that end early; geopandas: ValueError
     except (

@@ -7,9 +7,9 @@ loses no row, and knows nothing of the index; `build` does.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from boundaries.crs import Geometries, named, system_of, to_wgs84
-from boundaries.errors import SourceError, SourceNotFoundError
+from boundaries.errors import SourceError, SourceNotFoundError, UnclosedRingError
 from boundaries.formats import AS_IT_SAYS, Reading, digest, open_rows
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Rows",
     "SourceError",
     "SourceNotFoundError",
+    "UnclosedRingError",
     "read_features",
     "read_rows",
 ]
@@ -55,7 +56,7 @@ POLYGONS: Final = frozenset({"Polygon", "MultiPolygon"})
 LINES_AND_POLYGONS: Final = POLYGONS | {"LineString", "MultiLineString"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Choice:
     """Which areas of a file are wanted, by patterns of their codes such as `E*`.
 
@@ -69,22 +70,24 @@ class Choice:
 ALL: Final = Choice()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Features:
     """One layer as read: an area per row, ascending by code, in WGS 84 degrees.
 
     `origin` records where it came from, for the manifest: file, sha256, fields, CRS, the operation
     that led to WGS 84 and its accuracy in metres; and, where there is something to say, the layer
-    in the file, its encoding, what GDAL warned of, codes of several rows and codes left out.
+    in the file, its encoding, what GDAL warned of, codes of several rows and codes left out. `rows`
+    has the codes of several rows, with the name that each row gives.
     """
 
     codes: tuple[str, ...]
     names: tuple[str, ...]
     geometries: Geometries
     origin: dict[str, Any]
+    rows: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Rows:
     """A file as read, row by row, in WGS 84 degrees.
 
@@ -104,10 +107,12 @@ def read_features(
     name_field: str | None = None,
     reading: Reading = AS_IT_SAYS,
     choice: Choice = ALL,
+    keep_empty: bool = False,
 ) -> Features:
     """Read a file of any known format and reference system; see `formats` and `crs`.
 
-    Rows of one code are put together. Raises `SourceError`.
+    Rows of one code are put together. An area without a geometry is refused, or with `keep_empty`
+    has an empty polygon. Raises `SourceError`.
     """
     rows = read_rows(
         path,
@@ -115,15 +120,18 @@ def read_features(
         fields={"code": code_field, "name": name_field},
         reading=reading,
         choice=choice,
+        keep_empty=keep_empty,
     )
-    codes, names, geometries = _one_row_per_code(
-        rows.columns["code"], rows.columns["name"], rows.geometries
-    )
+    given = rows.columns["code"], rows.columns["name"]
+    codes, names, geometries = _one_row_per_code(*given, rows.geometries)
     origin = rows.origin
-    if len(codes) < len(rows.columns["code"]):
-        count = {code: rows.columns["code"].count(code) for code in codes}
-        origin = {**origin, "rows_merged": {code: n for code, n in count.items() if n > 1}}
-    return Features(tuple(codes), tuple(names), geometries, origin)
+    several: dict[str, tuple[str, ...]] = {}
+    if len(codes) < len(given[0]):
+        for code, name in zip(*given, strict=True):
+            several[code] = (*several.get(code, ()), name)
+        several = {code: some for code, some in several.items() if len(some) > 1}
+        origin = {**origin, "rows_merged": {code: len(some) for code, some in several.items()}}
+    return Features(tuple(codes), tuple(names), geometries, origin, several)
 
 
 def read_rows(
@@ -134,11 +142,13 @@ def read_rows(
     also: Sequence[str] = (),
     reading: Reading = AS_IT_SAYS,
     choice: Choice = ALL,
+    keep_empty: bool = False,
 ) -> Rows:
     """Read the rows of a file, whose geometries must be of these kinds. Raises `SourceError`.
 
     `fields` says by what each is for which are wanted; a `code` or `name` that is None is found by
-    its pattern. Those in `also` may be missing. A `choice` needs the field `code`.
+    its pattern. Those in `also` may be missing. A `choice` needs the field `code`. With
+    `keep_empty` geometries may be missing too, and are empty polygons then.
     """
     if not path.is_file():
         raise SourceNotFoundError(f"{path} does not exist or is no file")
@@ -160,6 +170,8 @@ def read_rows(
     }
     geometries = np.asarray(frame.geometry.values, dtype=object)
     del frame  # its other fields may be large
+    if keep_empty:
+        geometries = _without_none(geometries)
     labels = [f"row {row + 1}" for row in range(len(geometries))]
     if "code" in found:
         if "" in columns["code"]:
@@ -176,7 +188,7 @@ def read_rows(
             columns = {role: [texts[n] for n in wanted] for role, texts in columns.items()}
             geometries = geometries[chosen]
         labels = [f"area {code!r}" for code in columns["code"]]
-    _check_rows(path, labels, geometries, kinds)
+    _check_rows(path, labels, geometries, kinds, keep_empty=keep_empty)
     converted = to_wgs84(path, crs, geometries, labels=labels, accept_m=reading.accept_accuracy_m)
     return Rows(
         columns=columns,
@@ -249,13 +261,28 @@ def _chosen(path: Path, codes: Sequence[str], choice: Choice) -> npt.NDArray[np.
     return chosen
 
 
+def _without_none(geometries: Geometries) -> Geometries:
+    """Missing geometries, and empty ones of any kind, as empty polygons."""
+    import shapely
+
+    empty = shapely.is_missing(geometries) | shapely.is_empty(geometries)
+    geometries = geometries.copy()
+    geometries[empty] = shapely.Polygon()
+    return geometries
+
+
 def _check_rows(
-    path: Path, labels: Sequence[str], geometries: Geometries, kinds: frozenset[str]
+    path: Path,
+    labels: Sequence[str],
+    geometries: Geometries,
+    kinds: frozenset[str],
+    *,
+    keep_empty: bool,
 ) -> None:
     import shapely
 
     for which, geometry in zip(labels, geometries, strict=True):
-        if geometry is None or geometry.is_empty:
+        if not keep_empty and (geometry is None or geometry.is_empty):
             raise SourceError(f"{path}: {which} has no geometry; remove it or complete it")
         if geometry.geom_type not in kinds:
             wanted = "boundaries must be polygons"
@@ -264,7 +291,7 @@ def _check_rows(
             if geometry.geom_type == "GeometryCollection":
                 wanted += "; take them out of it, e.g. with `ogr2ogr -explodecollections`"
             raise SourceError(f"{path}: {which} is a {geometry.geom_type}; {wanted}")
-    finite = np.isfinite(shapely.bounds(geometries)).all(axis=1)
+    finite = np.isfinite(shapely.bounds(geometries)).all(axis=1) | shapely.is_empty(geometries)
     if not finite.all():
         raise SourceError(
             f"{path}: {labels[int(np.argmin(finite))]} has coordinates that are not finite "

@@ -2,7 +2,7 @@
 
 `recipe.example.toml` says what may be in it. Promises a recipe whose files are there and pinned by
 their sha256, or a `SourceError` that names the file, the line, the entry and the remedy. It reads
-none of the files that it names but the table of special roads.
+none of the files that it names but the tables: special roads, and corrections.
 """
 
 from __future__ import annotations
@@ -16,16 +16,27 @@ from typing import Any, Final
 
 from boundaries.build import LayerSource, Progress, build_dataset
 from boundaries.cache import Cache
+from boundaries.checks import Limits
+from boundaries.corrections import Corrections, read_corrections
 from boundaries.formats import Reading, digest
 from boundaries.readers import Choice, SourceError, SourceNotFoundError
 from boundaries.roads import AreaOperator, RoadsSource
 from boundaries.roads_table import Found, read_roads_table, reading_of, roads_of
+from boundaries.validate import Validation
 from georouter.compiler import LEAF_EDGES
 from georouter.entries import At, Fault, Table, line_of, line_of_syntax
 from georouter.model import Succession
 
 RECIPE: Final = "recipe.toml"
 PROOF_POINTS: Final = 105_000
+_LIMITS: Final = (
+    "sliver_m2",
+    "sliver_width_m",
+    "tiny_m2",
+    "far_km",
+    "vertices_per_km",
+    "change_percent",
+)
 _TOLD: Final = ("title", "publisher", "edition", "licence", "attribution")
 
 
@@ -38,7 +49,7 @@ class Recipe:
     """A recipe with its files found. `resolved` is what the manifest keeps of it.
 
     That is the recipe's content, with the edition and sha256 of each layer, and the sha256 of every
-    other file by its path as written. `corrections`, `validation` and `strict` are for validation.
+    other file by its path as written.
     """
 
     path: Path
@@ -49,9 +60,7 @@ class Recipe:
     rules: Path | None
     proof_points: int
     leaf_edges: tuple[int, ...]
-    corrections: Path | None
-    validation: Mapping[str, float]
-    strict: bool
+    validation: Validation
     resolved: Mapping[str, Any]
 
 
@@ -86,10 +95,6 @@ def build_recipe(
     progress: Progress = lambda _stage, _share: None,
 ) -> dict[str, Any]:
     """Build the dataset of a recipe; see `build_dataset`."""
-    if recipe.corrections or recipe.validation or recipe.strict:  # never passed over in silence
-        raise SourceError(
-            f"{recipe.path}: corrections, validation and strict are not understood yet; remove them"
-        )
     return build_dataset(
         dict(recipe.layers),
         out,
@@ -99,6 +104,7 @@ def build_recipe(
         as_of=recipe.as_of,
         proof_points=recipe.proof_points,
         leaf_edges=recipe.leaf_edges,
+        validation=recipe.validation,
         recipe=recipe.resolved,
         progress=progress,
     )
@@ -191,13 +197,29 @@ def _recipe(top: Table, files: _Files) -> Recipe:
         rules=folder / rules if rules else None,
         proof_points=top.whole("proof_points", default=PROOF_POINTS, least=1000),
         leaf_edges=top.wholes("leaf_edges", default=tuple(LEAF_EDGES)),
-        corrections=folder / corrections if corrections else None,
-        validation=top.numbers("validation"),
-        strict=top.flag("strict"),
+        validation=Validation(
+            limits=_limits(top),
+            corrections=read_corrections(folder / corrections) if corrections else Corrections(),
+            strict=top.flag("strict"),
+        ),
         resolved={},
     )
     top.nothing_else()
     return replace(recipe, resolved=_resolved(recipe, files))
+
+
+def _limits(top: Table) -> Limits:
+    given = top.numbers("validation")
+    for name in given:
+        if name not in _LIMITS:
+            raise Fault(
+                ("validation", name),
+                f"validation: {name!r} is no threshold; take one of {', '.join(_LIMITS)}",
+            )
+    of_slivers = {name.removeprefix("sliver_"): value for name, value in given.items()}
+    limits = Limits().with_slivers(m2=of_slivers.get("m2"), width_m=of_slivers.get("width_m"))
+    others = {name: value for name, value in given.items() if not name.startswith("sliver_")}
+    return replace(limits, **others)  # type: ignore[arg-type]  # all of them are numbers
 
 
 def _resolved(recipe: Recipe, files: _Files) -> dict[str, Any]:

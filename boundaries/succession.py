@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import shapely
 
+from boundaries.metres import square_metres
 from boundaries.readers import Features, SourceError
 from georouter.model import Succession, Successor
-from georouter.nearest import metres_per_degree
 
 
 class _Area(NamedTuple):
@@ -85,8 +85,8 @@ def _take_over(
         "ended": sorted(ended),
         "successors": {heir.code: list(heir.areas) for heir in succession.successors},
         # both are 0 where the borders of the layers, and the list of areas, agree
-        "gained_m2": _square_metres(shapely.difference(new, old)),
-        "lost_m2": _square_metres(shapely.difference(old, new)),
+        "gained_m2": _m2(shapely.difference(new, old)),
+        "lost_m2": _m2(shapely.difference(old, new)),
     }
 
 
@@ -106,8 +106,6 @@ def _find(
     )
 
 
-def _square_metres(geometry: Any) -> float:
-    if geometry.is_empty:
-        return 0.0
-    lon_m, lat_m = metres_per_degree(geometry.centroid.y)
-    return round(float(geometry.area * lon_m * lat_m), 1)
+def _m2(geometry: Any) -> float:
+    (m2,) = square_metres(np.array([geometry], dtype=object))
+    return round(float(m2), 1)

@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from boundaries.build import canonical, layer_rings
+from boundaries.build import layer_rings
+from boundaries.canonical import canonical
 from boundaries.prove import Points
 from boundaries.readers import Geometries, read_features
 from boundaries.sample import layer_files

@@ -18,7 +18,8 @@ from typing import Any, Final
 import numpy as np
 
 from api.routing import load_rules
-from boundaries.build import canonical, layer_rings
+from boundaries.build import layer_rings
+from boundaries.canonical import canonical
 from boundaries.prove import Points
 from boundaries.readers import read_features
 from boundaries.roads import RoadsSource, read_roads

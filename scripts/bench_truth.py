@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from api.routing import load_rules
-from boundaries.build import canonical, layer_rings
+from boundaries.build import layer_rings
+from boundaries.canonical import canonical
 from boundaries.readers import read_features
 from georouter import codec
 from georouter.compiler import compile_index

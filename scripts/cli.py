@@ -103,6 +103,10 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
         ),
         1,
     )
+    if "boundaries.findings" in sys.modules:
+        from boundaries.findings import FindingsError
+
+        yield FindingsError, 3
     if "boundaries.build" in sys.modules:  # its errors exist only where it was imported
         from boundaries.build import BuildConflictError
         from boundaries.prove import ProofError

@@ -8,12 +8,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
+from boundaries.findings import Finding
 from scripts.terminal import (
     Commit,
     Json,
@@ -25,6 +30,14 @@ from scripts.terminal import (
     stderr,
     with_database,
 )
+
+Corrections = Annotated[
+    Path | None, typer.Option(help="Corrections, see boundaries/corrections.example.toml.")
+]
+Against = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The previous dataset, to compare with.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Warnings count as errors do.")]
 
 app = typer.Typer(no_args_is_help=True, help="Build and activate boundary datasets.")
 
@@ -248,8 +261,12 @@ def build(
             show_default="1,6,10,14",
         ),
     ] = None,
+    corrections: Corrections = None,
+    against: Against = None,
+    *,
+    strict: Strict = False,
 ) -> None:
-    """Build a dataset: read, make canonical, compile, prove. Prints the manifest."""
+    """Build a dataset: read, repair, validate, compile, prove. Prints the manifest."""
     from boundaries.recipe import PROOF_POINTS, RECIPE
 
     given = {
@@ -268,6 +285,7 @@ def build(
         "--accept-accuracy": accept_accuracy,
         "--proof-points": proof_points,
         "--leaf-edges": leaf_edges,
+        "--corrections": corrections,
     }
     if recipe is None and not layer and Path(RECIPE).is_file():
         recipe = Path(RECIPE)
@@ -276,7 +294,7 @@ def build(
             raise UsageError(
                 f"{recipe} says it all: put {', '.join(also)} into it, or leave it out"
             )
-        _print_built(*_build_recipe(recipe, out))
+        _print_built(*_build_recipe(recipe, out, against=against, strict=strict))
         return
     if not (layer and out):
         raise UsageError(f"give a recipe, or --layer and --out; there is no {RECIPE} here")
@@ -297,8 +315,10 @@ def build(
     reading.nothing_else()
     most = _leaf_edges(leaf_edges)
     successions = load_rules(rules or read_settings().rules).successions if as_of else ()
-    with progress_bar() as progress:
-        manifest = build_dataset(
+    how = _validation(corrections, against, strict=strict)
+    with _telling_findings():
+        manifest = _with_progress(
+            build_dataset,
             sources,
             out,
             roads=special,
@@ -307,33 +327,58 @@ def build(
             built_at=datetime.now(UTC),  # noqa: TID251 - the edge
             proof_points=proof_points or PROOF_POINTS,
             leaf_edges=most,
-            progress=progress,
+            validation=how,
         )
     _print_built(out, manifest)
 
 
-def _build_recipe(path: Path, out: Path | None) -> tuple[Path, dict[str, Any]]:
+def _build_recipe(
+    path: Path, out: Path | None, *, against: Path | None, strict: bool
+) -> tuple[Path, dict[str, Any]]:
     from api.routing import load_rules
     from boundaries.cache import Cache
+    from boundaries.previous import read_previous
     from boundaries.recipe import build_recipe, read_recipe
 
     recipe = read_recipe(path, Cache(read_settings().data_dir / "cache"))
     out = out or recipe.out
     if out is None:
         raise UsageError(f"{path} does not say where to; add out, or give --out")
+    how = dataclasses.replace(
+        recipe.validation,
+        against=read_previous(against) if against else None,
+        strict=recipe.validation.strict or strict,
+    )
     successions = load_rules(recipe.rules).successions if recipe.as_of else ()
-    with progress_bar() as progress:
-        manifest = build_recipe(
-            recipe,
+    with _telling_findings():
+        manifest = _with_progress(
+            build_recipe,
+            dataclasses.replace(recipe, validation=how),
             out,
             built_at=datetime.now(UTC),  # noqa: TID251 - the edge
             successions=successions,
-            progress=progress,
         )
     return out, manifest
 
 
+@contextmanager
+def _telling_findings() -> Iterator[None]:
+    """Print the findings that stop a build."""
+    from boundaries.findings import FindingsError
+
+    try:
+        yield
+    except FindingsError as error:
+        _print_findings(error.findings, stderr)
+        raise
+
+
 def _print_built(out: Path, manifest: dict[str, Any]) -> None:
+    from boundaries.findings import from_json, standing, summary
+
+    findings = from_json(manifest["findings"])
+    if grave := standing(findings, strict=True):
+        _print_findings(grave, stderr)
     for described in manifest["layers"]:
         for source in described.get("sources", [described.get("source", {})]):
             for warning in source.get("warnings", []):
@@ -346,14 +391,138 @@ def _print_built(out: Path, manifest: dict[str, Any]) -> None:
                 f"{one['lost_m2']:.0f} m² lost ({one['reason']})",
                 markup=False,
             )
-    repaired = sum(len(described["repaired"]) for described in manifest["layers"])
+    repaired = sum(len(described["repairs"]) for described in manifest["layers"])
     points = sum(manifest["proof"]["points"].values())
     stderr.print(
         f"{out}: version {manifest['version']}, {manifest['index']['bytes'] / 1e6:.1f} MB, "
-        f"{repaired} polygons repaired, {points} points compared with GEOS, 0 mismatches",
+        f"{repaired} polygons repaired, {summary(findings)}, {points} points compared with GEOS, "
+        "0 mismatches",
         markup=False,
     )
     typer.echo(json.dumps(manifest, indent=2))
+
+
+@app.command("validate")
+def validate(
+    what: Annotated[
+        Path, typer.Argument(metavar="FILE|FOLDER", help="A boundary file, or a dataset folder.")
+    ],
+    layer: Annotated[
+        str | None, typer.Option(help="The layer that the file is; by default its name.")
+    ] = None,
+    against: Against = None,
+    corrections: Corrections = None,
+    authorities: Annotated[
+        Path | None, typer.Option(help="CSV of authorities (gss or code): others are reported.")
+    ] = None,
+    code_field: Annotated[str | None, typer.Option(help="Field with the areas' codes.")] = None,
+    name_field: Annotated[str | None, typer.Option(help="Field with the areas' names.")] = None,
+    sliver_m2: Annotated[
+        float | None, typer.Option(min=0, help="Overlaps and gaps smaller are slivers. [1000]")
+    ] = None,
+    sliver_width_m: Annotated[
+        float | None, typer.Option(min=0, help="So are those that are nowhere wider. [30]")
+    ] = None,
+    change_percent: Annotated[
+        float | None, typer.Option(min=0, help="Areas that change more are reported. [5]")
+    ] = None,
+    *,
+    strict: Strict = False,
+    as_json: Json = False,
+) -> None:
+    """Report what is wrong with boundaries; exits with 3 on errors. Nothing is changed."""
+    from boundaries.findings import as_json as described
+    from boundaries.findings import standing, summary
+    from boundaries.validate import validate_dataset, validate_file
+
+    how = _validation(corrections, against, strict=strict, authorities=authorities)
+    limits = how.limits.with_slivers(m2=sliver_m2, width_m=sliver_width_m)
+    if change_percent is not None:
+        limits = dataclasses.replace(limits, change_percent=change_percent)
+    how = dataclasses.replace(how, limits=limits)
+    name = layer or what.name.split(".")[0]
+    if others := len(how.corrections.entries) - len(how.corrections.of(name)):
+        stderr.print(f"{others} corrections are for other layers than {name!r}", markup=False)
+    if what.is_dir():
+        if corrections or authorities or layer or code_field or name_field:
+            raise UsageError(
+                "a dataset is as it was built: --layer, --corrections, --authorities and fields "
+                "are for files"
+            )
+        report = validate_dataset(what, how)
+    else:
+        report = _with_progress(
+            validate_file,
+            what,
+            name,
+            how,
+            code_field=code_field,
+            name_field=name_field,
+        )
+    if as_json:
+        told = {"findings": described(report.findings), "layers": report.layers}
+        typer.echo(json.dumps(told, indent=2))
+    elif report.findings:
+        _print_findings(report.findings, Console(highlight=False))
+    for one in report.layers:
+        moved = sum(repair["moved_m2"] for repair in one["repairs"])
+        stderr.print(
+            f"{one['name']}: {one['areas']} areas, {len(one['repairs'])} repaired "
+            f"({moved:,.2f} m² moved), {len(one.get('corrections', ()))} corrected",
+            markup=False,
+        )
+    stderr.print(f"{what}: {summary(report.findings)}", markup=False)
+    if standing(report.findings, strict=strict):
+        raise typer.Exit(3)
+
+
+def _validation(
+    corrections: Path | None,
+    against: Path | None,
+    *,
+    strict: bool,
+    authorities: Path | None = None,
+) -> Any:
+    """How to validate, from the options."""
+    from boundaries import corrections as corrected
+    from boundaries.checks import read_authorities
+    from boundaries.previous import read_previous
+    from boundaries.validate import Validation
+
+    return Validation(
+        corrections=(
+            corrected.read_corrections(corrections) if corrections else corrected.Corrections()
+        ),
+        against=read_previous(against) if against else None,
+        known=read_authorities(authorities) if authorities else None,
+        strict=strict,
+    )
+
+
+def _with_progress(work: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    """Call `work` with a progress bar, which is gone when anything is printed."""
+    with progress_bar() as progress:
+        return work(*given, progress=progress, **options)
+
+
+def _print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """A table of findings."""
+    from rich.table import Table
+
+    columns = ("severity", "code", "layer", "area", "lon", "lat", "m2", "message")
+    table = Table(*columns, box=None, pad_edge=False)
+    for one in findings:
+        place = [f"{degrees:.6f}" for degrees in (one.lon, one.lat) if degrees is not None]
+        table.add_row(
+            "accepted" if one.accepted else one.severity,
+            one.code,
+            escape(one.layer),
+            escape(one.area or ""),
+            *(place or ("", "")),
+            "" if one.area_m2 is None else f"{one.area_m2:.2f}",
+            escape(one.message + (f" (accepted: {one.accepted})" if one.accepted else "")),
+        )
+    console.print(table)
 
 
 def _special_roads(

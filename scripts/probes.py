@@ -44,7 +44,8 @@ def build(parquet: Path, artefact: Path) -> Measured:
 
     The time is the processor's, from polygons in memory to the file; the peak that of the process.
     """
-    from boundaries.build import canonical, layer_rings  # noqa: PLC0415 - only here is GEOS needed
+    from boundaries.build import layer_rings  # noqa: PLC0415 - only here is GEOS needed
+    from boundaries.canonical import canonical  # noqa: PLC0415
     from boundaries.readers import read_features  # noqa: PLC0415
 
     _one_core()

@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from boundaries.build import canonical
+from boundaries.canonical import canonical
 from boundaries.prove import Oracle
 from boundaries.readers import read_features
 from scripts.demo import (

@@ -20,6 +20,7 @@ from api.routing import load_rules
 from boundaries import build as build_module
 from boundaries.build import BuildConflictError, build_dataset
 from boundaries.dataset import DatasetError, DatasetNotFoundError, open_dataset, read_manifest
+from boundaries.findings import FindingsError
 from boundaries.prove import ProofError
 from boundaries.readers import SourceError, SourceNotFoundError, read_features
 from boundaries.sample import GOLDEN, layer_files
@@ -91,7 +92,8 @@ def test_the_manifest_says_what_was_built_of_what(
     for layer, (name, path) in zip(manifest["layers"], layer_files().items(), strict=True):
         assert layer["areas"] == {"highway": 8, "district": 12}[name]
         assert 6_000 < layer["vertices"] < 12_500
-        assert layer["repaired"] == []
+        assert layer["repairs"] == []
+        assert len(layer["area_m2"]) == layer["areas"]
         assert layer["source"] == {
             "file": path.name,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -144,6 +146,7 @@ def test_stages_are_told_in_order(tmp_path: Path) -> None:
 
     assert list(dict.fromkeys(stage for stage, _ in told)) == [
         "reading one",
+        "validating one",
         "edges",
         "cells",
         "faces",
@@ -285,7 +288,14 @@ def test_a_bow_tie_is_repaired_and_listed(tmp_path: Path) -> None:
 
     manifest = build({"one": path}, tmp_path / "out")
 
-    assert manifest["layers"][0]["repaired"] == ["B"]
+    (repair,) = manifest["layers"][0]["repairs"]
+    assert repair == {
+        "area": "B",
+        "reason": "self-intersection",
+        "lon": 2.0,
+        "lat": 51.0,
+        "moved_m2": 0.0,
+    }
     index = open_dataset(tmp_path / "out").index
     assert codes_at(index, 1.1, 51) == {"one": ["B"]}
     assert codes_at(index, 2.9, 51) == {"one": ["B"]}
@@ -302,7 +312,7 @@ def test_a_spike_and_a_doubled_hole_are_repaired(tmp_path: Path) -> None:
 
     manifest = build({"one": path}, tmp_path / "out")
 
-    assert manifest["layers"][0]["repaired"] == ["A", "B"]
+    assert [one["area"] for one in manifest["layers"][0]["repairs"]] == ["A", "B"]
     index = open_dataset(tmp_path / "out").index
     assert codes_at(index, 1.5, 50.5) == {"one": ["A"]}
     assert codes_at(index, 2.5, 50) == {"one": []}
@@ -323,11 +333,11 @@ def test_an_area_that_vanishes_on_the_grid_is_refused(tmp_path: Path, size: floa
     speck = shapely.box(1.00000001, 50, 1.00000001 + size, 51)
     path = boundary_file(tmp_path / "speck.gpkg", A=shapely.box(2, 50, 3, 51), B=speck)
 
-    with pytest.raises(SourceError) as refused:
+    with pytest.raises(FindingsError) as refused:
         build({"one": path}, tmp_path / "out")
 
-    assert str(refused.value) == (
-        f"{path}: area 'B' is smaller than the grid of 1e-7 degrees; remove it"
+    assert str(refused.value).startswith(
+        "layer 'one': area 'B' is smaller than the grid of 1e-7 degrees; remove it"
     )
 
 
@@ -338,7 +348,7 @@ def test_districts_as_found_are_repaired_and_proved(tmp_path: Path) -> None:
     manifest = build({"district": dirty}, tmp_path / "out")
 
     assert manifest["layers"][0]["areas"] == 379
-    assert len(manifest["layers"][0]["repaired"]) == 54
+    assert len(manifest["layers"][0]["repairs"]) == 54
     assert manifest["proof"]["mismatches"] == 0
 
 

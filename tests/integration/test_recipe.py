@@ -21,6 +21,7 @@ import shapely
 from boundaries import sample
 from boundaries.build import build_dataset
 from boundaries.cache import Cache, Fetched
+from boundaries.checks import Limits
 from boundaries.dataset import open_dataset
 from boundaries.readers import AS_IT_SAYS, Reading, SourceError, SourceNotFoundError
 from boundaries.recipe import Recipe, build_recipe, read_recipe
@@ -398,12 +399,17 @@ def test_successors_of_the_rules_named(place: Path) -> None:
     assert "rules/successions.toml" in manifest["recipe"]["files"]
 
 
-def test_what_is_for_validation_is_never_passed_over(place: Path) -> None:
-    (place / "corrections.toml").write_text("")
+def test_how_it_is_validated(place: Path) -> None:
+    (place / "corrections.toml").write_text(
+        '[[correction]]\ndate = 2026-11-02\nreason = "the order"\nlayer = "district"\n'
+        'area = "D06000001"\naction = "rename"\nname = "Hearthmere Moor"\n'
+    )
     top = 'corrections = "corrections.toml"\nstrict = true\nvalidation = { sliver_m2 = 5 }\n'
     recipe = read(place, top + LAYER)
-    assert recipe.corrections == place / "corrections.toml"
-    assert (recipe.strict, recipe.validation) == (True, {"sliver_m2": 5.0})
+    assert recipe.validation.strict
+    assert recipe.validation.limits == Limits().with_slivers(m2=5.0)
+    (correction,) = recipe.validation.corrections.entries
+    assert correction.reason == "the order"
     assert "corrections.toml" in recipe.resolved["files"]
 
 
@@ -433,7 +439,7 @@ def test_the_example_is_understood(tmp_path: Path) -> None:
     assert [*recipe.layers] == ["highway", "district", "ward"]
     assert recipe.layers["ward"].reading.layer_in_file == "district_borough_unitary"
     assert recipe.layers["ward"].known["attribution"].startswith("Contains OS data ©")
-    assert recipe.strict
+    assert recipe.validation.strict
 
 
 # --- faults ---------------------------------------------------------------------------------------

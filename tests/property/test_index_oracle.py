@@ -16,7 +16,8 @@ import shapely
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from boundaries.build import canonical, layer_rings
+from boundaries.build import layer_rings
+from boundaries.canonical import canonical
 from boundaries.prove import Oracle
 from boundaries.readers import Features
 from georouter import codec

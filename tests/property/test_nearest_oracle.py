@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boundaries import sample
-from boundaries.build import canonical, layer_rings
+from boundaries.build import layer_rings
+from boundaries.canonical import canonical
 from boundaries.readers import read_features
 from georouter.compiler import compile_index
 from georouter.index import Index

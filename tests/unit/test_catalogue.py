@@ -75,7 +75,7 @@ WFS = 'driver = "wfs"\nurl = "https://a.test"\nfeature_type = "a:b"\nsort_by = "
         (ARCGIS + 'service = ["{month}"]', 8, "has a {month} and no {year}; add it"),
         (ARCGIS + 'service = ["a{year}", "b"]', 8, "some patterns have a {year} and some do not"),
         (ARCGIS + 'service = ["a"]\nlayer = 0.5', 9, "layer must be a whole number from 0"),
-        (ARCGIS + 'service = ["a"]\nlayers = 1', 9, "'layers' means nothing here; remove"),
+        (ARCGIS + 'service = ["a"]\nlayers = 1', 9, "'layers' means nothing here, 'layer' does"),
         ('driver = "os-downloads"\nproduct = "https://a.test"', 1, "has no format; add it"),
         (WFS + 'crs = "BNG"', 10, "crs must be such as EPSG:27700"),
         (WFS + "page_size = 0", 10, "page_size must be at least 1"),
