@@ -110,6 +110,15 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
 
         yield BuildConflictError, 5
         yield (CompileError, ProofError), 1
+    if "boundaries.export" in sys.modules:
+        from boundaries.export import ExportConflictError, ExportError
+
+        yield ExportConflictError, 5
+        yield ExportError, 1
+    if "boundaries.pictures" in sys.modules:
+        from boundaries.pictures import PictureError
+
+        yield PictureError, 1
     if "boundaries.tables" in sys.modules:
         from boundaries.tables import BulkConflictError, BulkError, BulkNotFoundError
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from scripts import cli_compare
 from scripts.terminal import (
     Commit,
     Json,
@@ -27,6 +28,7 @@ from scripts.terminal import (
 )
 
 app = typer.Typer(no_args_is_help=True, help="Build and activate boundary datasets.")
+cli_compare.join(app)
 
 
 @app.command("build")
