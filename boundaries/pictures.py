@@ -46,6 +46,8 @@ _LONGEST_INCHES, _SHORTEST_INCHES = 11.0, 4.5
 _MOST_NUMBERS: Final = 40  # more would hide the map
 _MARGIN: Final = 0.35
 _LEAST_VIEW_M: Final = 400.0
+_LEAST_SHARE: Final = 0.05
+_DOT_PIXELS: Final = 10
 
 Box = tuple[float, float, float, float]
 
@@ -101,7 +103,8 @@ def draw_diff(
         for n, change in enumerate(layer.changes if each else (), start=1):
             progress(f"drawing {layer.layer}", n / len(layer.changes))
             drawn.append((each or Path()) / file_name(n, change))
-            draw_change(*both, change, drawn[-1], title=sentence(change), attribution=credit)
+            title = " ".join(sentence(change).split())
+            draw_change(*both, change, drawn[-1], title=title, attribution=credit)
     return drawn
 
 
@@ -116,8 +119,11 @@ def draw_layer(areas: LayerAreas, out: Path, *, title: str, attribution: str) ->
     canvas = _Canvas(_grown(tuple(shapely.total_bounds(shapes)), 0.03), title, attribution)
     shades = ["#E8EEF4", "#F6EBD5", "#E1F0EA", "#F3E4EE", "#F4F2EC"]
     groups = _shades(shapes, len(shades))
+    # what is narrower than a line is drawn as one: roads
+    narrow = bool(np.median(shapely.area(shapes) / shapely.length(shapes)) < canvas.pixel)
     for n, shade in enumerate(shades):
-        canvas.fill(shapes[groups == n], shade, edge=_BORDER, width=0.4)
+        edge, width = (_NEW, 1.2) if narrow else (_BORDER, 0.4)
+        canvas.fill(shapes[groups == n], shade, edge=edge, width=width)
     if len(areas.codes) <= _MOST_NUMBERS:
         for shape, name in zip(shapes, areas.names, strict=True):
             canvas.name(shape, name)
@@ -150,16 +156,16 @@ def draw_change(
     old: LayerAreas, new: LayerAreas, change: Change, out: Path, *, title: str, attribution: str
 ) -> None:
     """Draw one change: its ground, the old borders dashed, the new ones solid, and who is who."""
-    box = _grown(change.ground.bounds, _MARGIN)
+    box = _grown(_worth_seeing(change.ground).bounds, _MARGIN)
     canvas = _Canvas(box, title, attribution)
     frame = shapely.box(*box)
     before, after = (_seen(one, frame) for one in (old, new))
-    canvas.fill([shape for shape, _ in after], _LAND, edge="none", width=0)
-    canvas.fill([change.ground], COLOURS[change.kind], edge="none", width=0, least_dot=True)
-    canvas.outline([shape for shape, _ in after], _NEW, "solid", 1.8)
-    canvas.outline([shape for shape, _ in before], _OLD, (0, (4, 3)), 1.2)
-    for shape, name in after:
-        canvas.name(shape, name)
+    canvas.fill([shape for shape, _, _ in after], _LAND, edge="none", width=0)
+    canvas.fill([change.ground], COLOURS[change.kind], edge="black", width=0.4, least_dot=True)
+    canvas.outline([shape for shape, _, _ in after], _NEW, "solid", 1.8)
+    canvas.outline([shape for shape, _, _ in before], _OLD, (0, (4, 3)), 1.2)
+    for _, part, name in after:
+        canvas.name(part, name)
     canvas.legend(
         [
             (COLOURS[change.kind], change.kind),
@@ -170,6 +176,14 @@ def draw_change(
     canvas.save(out)
 
 
+def _worth_seeing(ground: Any) -> Any:
+    """All of the ground; where it is lost in what lies between its pieces, the biggest piece."""
+    if ground.area >= _LEAST_SHARE * ground.envelope.area:
+        return ground
+    parts = shapely.get_parts(ground)
+    return parts[int(np.argmax(shapely.area(parts)))]
+
+
 def file_name(n: int, change: Change) -> str:
     """A name for the picture of a change, in the order in which changes are told."""
     codes = "-".join(one.code for one in (*change.old, *change.new))
@@ -177,16 +191,12 @@ def file_name(n: int, change: Change) -> str:
     return f"{n:03}-{plain[:80].strip('-')}.png"
 
 
-def _seen(areas: LayerAreas, frame: Any) -> list[tuple[Any, str]]:
-    """What of the areas is in the frame, with their names."""
+def _seen(areas: LayerAreas, frame: Any) -> list[tuple[Any, Any, str]]:
+    """The areas that are in the frame: whole, what of them is in it, and their names."""
     shapes = polygons(areas)
-    near = shapely.STRtree(shapes).query(frame, predicate="intersects")
+    near = shapely.STRtree(shapes).query(frame, predicate="intersects").tolist()
     cut = shapely.intersection(shapes[near], frame)
-    return [
-        (shape, areas.names[n])
-        for n, shape in zip(near.tolist(), cut, strict=True)
-        if shape.area > 0
-    ]
+    return [(shapes[n], part, areas.names[n]) for n, part in zip(near, cut, strict=True)]
 
 
 def _shades(shapes: Geometries, count: int) -> Any:
@@ -225,7 +235,15 @@ class _Canvas:
         aspect = (east - west) * self._lon_m / ((north - south) * self._lat_m)
         wide = min(_LONGEST_INCHES, max(_SHORTEST_INCHES, 9.0 * aspect))
         high = max(_SHORTEST_INCHES * 0.75, wide / aspect)
-        head, foot, side = 0.75, 0.7, 0.15
+        side = 0.15
+        heading = fill(title, int((wide + 2 * side) * 10.5), max_lines=3, placeholder=" …")
+        credit = fill(
+            f"Source: {attribution}", int((wide + 2 * side) * 16), max_lines=3, placeholder=" …"
+        )
+        head, foot = (
+            0.25 + 0.2 * len(heading.splitlines()),
+            0.2 + 0.13 * len(credit.splitlines()),
+        )
         figure = Figure(figsize=(wide + 2 * side, high + head + foot), dpi=_DPI)
         FigureCanvasAgg(figure)
         whole_w, whole_h = figure.get_size_inches()
@@ -236,15 +254,13 @@ class _Canvas:
         axes.set_facecolor("#DCE9F2")
         axes.set_xticks([])
         axes.set_yticks([])
-        columns = int(whole_w * 11)
-        lines = fill(title, columns, max_lines=2, placeholder=" …")
         figure.text(
-            side / whole_w, 1 - 0.12 / whole_h, lines, va="top", fontsize=11, fontweight="bold"
+            side / whole_w, 1 - 0.12 / whole_h, heading, va="top", fontsize=11, fontweight="bold"
         )
-        credit = fill(f"Source: {attribution}", int(whole_w * 16), max_lines=3, placeholder=" …")
         figure.text(side / whole_w, 0.1 / whole_h, credit, va="bottom", fontsize=7, color="#444444")
         self._figure, self._axes = figure, axes
-        self._pixel = (east - west) / (wide * _DPI)
+        self.pixel = (east - west) / (wide * _DPI)
+        self._named: list[Any] = []
         self._scale_bar()
 
     def fill(
@@ -261,45 +277,50 @@ class _Canvas:
         from matplotlib.path import Path as Outline
 
         outlines = []
-        for shape in shapely.simplify(list(shapes), self._pixel / 2).tolist():
+        dots = []
+        for shape in shapely.simplify(list(shapes), self.pixel / 2).tolist():
             for part in shapely.get_parts(shape).tolist():
                 rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(part)]
-                if rings:
-                    outlines.append(Outline.make_compound_path(*map(_closed, rings)))
-            if least_dot:
-                middle = shape.centroid
-                west, south, east, north = shape.bounds
-                if max(east - west, north - south) < 12 * self._pixel:
-                    self._axes.plot(
-                        middle.x, middle.y, "o", ms=7, mfc=colour, mec="black", mew=0.6, zorder=4
-                    )
+                if not rings:
+                    continue
+                outlines.append(Outline.make_compound_path(*map(_closed, rings)))
+                if np.ptp(rings[0], axis=0).max() < _DOT_PIXELS * self.pixel:
+                    dots.append(rings[0].mean(axis=0))
+        if least_dot and dots:
+            self._axes.plot(
+                *np.transpose(dots), "o", ms=6, mfc=colour, mec="black", mew=0.6, zorder=4
+            )
         self._axes.add_collection(
             PathCollection(outlines, facecolor=colour, edgecolor=edge, linewidth=width)
         )
 
     def outline(self, shapes: Iterable[Any], colour: str, style: Any, width: float) -> None:
-        """Draw the borders of polygons."""
+        """Draw the borders of polygons, shared ones once: dashes on dashes would fill up."""
         from matplotlib.collections import LineCollection
 
-        rings = [
-            shapely.get_coordinates(shapely.simplify(ring, self._pixel / 2))
-            for shape in shapes
-            for ring in shapely.get_rings(shapely.get_parts(_polygonal(shape))).tolist()
-        ]
+        frame = shapely.box(*self._box)
+        borders = shapely.union_all(shapely.intersection(shapely.boundary(list(shapes)), frame))
+        drawn = shapely.get_parts(shapely.simplify(shapely.line_merge(borders), self.pixel / 2))
+        lines = [shapely.get_coordinates(one) for one in drawn if one.geom_type == "LineString"]
         self._axes.add_collection(
-            LineCollection(rings, colors=colour, linestyles=[style], linewidths=width, zorder=3)
+            LineCollection(lines, colors=colour, linestyles=[style], linewidths=width, zorder=3)
         )
 
     def name(self, shape: Any, name: str) -> None:
         """Write a name into an area, where there is room for it."""
-        west, south, east, north = shape.bounds
-        room = (east - west) / self._pixel
         text = fill(name, 18)
-        longest = max(map(len, text.splitlines()))
-        if room < 8 * longest or (north - south) / self._pixel < 24:
+        lines = text.splitlines()
+        wide, high = 10 * max(map(len, lines)) * self.pixel, 18 * len(lines) * self.pixel
+        west, south, east, north = shape.bounds
+        if east - west < 0.8 * wide or north - south < high:
             return
         inside = shapely.point_on_surface(shape)
-        self._axes.text(inside.x, inside.y, text, zorder=6, **_halo(8))
+        room = shapely.box(
+            inside.x - wide / 2, inside.y - high / 2, inside.x + wide / 2, inside.y + high / 2
+        )
+        if shapely.box(*self._box).contains(room) and not any(map(room.intersects, self._named)):
+            self._named.append(room)
+            self._axes.text(inside.x, inside.y, text, zorder=6, **_halo(8))
 
     def number(self, lon: float, lat: float, n: int) -> None:
         """Write a number beside a place."""
@@ -364,9 +385,3 @@ def _halo(size: int, *, va: str = "center", weight: str = "normal") -> dict[str,
         "clip_on": True,
         "path_effects": [withStroke(linewidth=2.5, foreground="white")],
     }
-
-
-def _polygonal(shape: Any) -> Any:
-    """The polygons of what was cut, without points and lines."""
-    parts = [one for one in shapely.get_parts(shape).tolist() if one.geom_type == "Polygon"]
-    return shapely.multipolygons(parts)
