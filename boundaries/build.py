@@ -1,8 +1,8 @@
 """Builds a dataset from boundary files: read, repair, validate, compile, prove, write the manifest.
 
-The result is a folder with `manifest.json` and `index.grx`. It appears whole, under its name, or
-not at all: everything is made in a folder beside it, which is renamed at the very end. The index
-depends on the input alone, so the same files give the same bytes.
+The result is a folder with `manifest.json`, `index.grx` and `areas.npz`. It appears whole, under
+its name, or not at all: everything is made in a folder beside it, which is renamed at the very end.
+The index depends on the input alone, so the same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import shapely
 
+from boundaries.areas import AREAS, LayerAreas, write_areas
 from boundaries.canonical import canonical, repairs
 from boundaries.corrections import accept
 from boundaries.dataset import INDEX, MANIFEST, road_as_json
@@ -148,6 +149,8 @@ def build_dataset(
     try:
         partial.mkdir(parents=True)
         digest = _write_index(partial / INDEX, compiled)
+        kept = [layer_areas(*one) for one in zip(rings, polygons, strict=True)]
+        areas_entry = write_areas(partial / AREAS, kept)
         proof = prove(
             Index.open(partial / INDEX), polygons, points=proof_points, seed=seed, progress=progress
         )
@@ -161,6 +164,7 @@ def build_dataset(
             partial,
             proof,
         )
+        manifest["areas"] = areas_entry
         if recipe is not None:
             manifest["recipe"] = dict(recipe)
         manifest["findings"] = as_json(ordered(findings))
@@ -237,6 +241,22 @@ def layer_rings(name: str, features: Features, geometries: Geometries) -> LayerR
         y=np.ascontiguousarray(units[:, 1]),
         starts=np.concatenate([[0], np.cumsum(lengths)]),
         owner=area[part].astype(np.int64),
+    )
+
+
+def layer_areas(rings: LayerRings, geometries: Geometries) -> LayerAreas:
+    """The same rings as they are kept beside the index, with the parts that they belong to."""
+    parts, area = shapely.get_parts(geometries, return_index=True)
+    part = np.repeat(np.arange(len(parts)), 1 + shapely.get_num_interior_rings(parts))
+    return LayerAreas(
+        layer=rings.name,
+        codes=tuple(rings.codes),
+        names=tuple(rings.names),
+        x=rings.x.astype(np.int32),
+        y=rings.y.astype(np.int32),
+        ring_starts=rings.starts.astype(np.int32),
+        ring_part=part.astype(np.int32),
+        part_area=area.astype(np.int32),
     )
 
 

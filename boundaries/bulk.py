@@ -154,12 +154,17 @@ def _write_part(parts: Parts, job: _Job, batches: Iterable[Batch], progress: Pro
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """The two columns that say where a row is, in degrees or on the British National Grid."""
 
     x: str
     y: str
     grid: bool
+
+    def degrees(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Longitude and latitude of what the columns hold; NaN off the grid."""
+        lon, lat = cutil.convert_osgb36_to_ll(x, y) if self.grid else (x, y)
+        return lon, lat
 
     def __str__(self) -> str:
         system = "British National Grid, by OSTN15" if self.grid else "WGS 84"
@@ -171,7 +176,7 @@ class _Job:
     """What is to be done with each batch of a table, and the schema of what comes out."""
 
     table: Table
-    place: _Place
+    place: Place
     index: Index
     added: tuple[_Added, ...]
     schema: Any
@@ -179,8 +184,8 @@ class _Job:
     def route(self, batch: Batch) -> tuple[Any, list[BadRow], int]:
         """The rows to write, all that are bad in ascending order, and how many are uncovered."""
         rows, place = batch.rows, self.place
-        x, y = _numbers(rows.column(place.x)), _numbers(rows.column(place.y))
-        lon, lat = cutil.convert_osgb36_to_ll(x, y) if place.grid else (x, y)
+        x, y = read_numbers(rows.column(place.x)), read_numbers(rows.column(place.y))
+        lon, lat = place.degrees(x, y)
         good = (np.abs(lon) <= 180.0) & (np.abs(lat) <= 90.0)  # NaN is not
         bad = batch.bad
         if not good.all():
@@ -209,14 +214,15 @@ def _plan(
     layers: Sequence[str],
     fields: tuple[str, str] | None,
 ) -> _Job:
-    place = _find_place(table, fields)
+    place = find_place(table, fields)
     added = tuple(_Added(dataset.index, name) for name in _layers(dataset, layers))
     schema = _schema(table, place, out_format, added)
     return _Job(table, place, dataset.index, added, schema)
 
 
-def _find_place(table: Table, fields: tuple[str, str] | None) -> _Place:
-    place = _Place(*fields, grid=False) if fields else _place_by_name(table)
+def find_place(table: Table, fields: tuple[str, str] | None) -> Place:
+    """The columns with the places of a table, found by their names if not given."""
+    place = Place(*fields, grid=False) if fields else _place_by_name(table)
     for name in (place.x, place.y):
         if name not in table.schema.names:
             listed = ", ".join(table.schema.names)
@@ -227,7 +233,7 @@ def _find_place(table: Table, fields: tuple[str, str] | None) -> _Place:
     return place
 
 
-def _place_by_name(table: Table) -> _Place:
+def _place_by_name(table: Table) -> Place:
     names = table.schema.names
     for x_names, y_names, grid in _PLACES:
         x = [name for name in names if name.strip().lower() in x_names]
@@ -238,7 +244,7 @@ def _place_by_name(table: Table) -> _Place:
                 "choose with --lon-field and --lat-field"
             )
         if x and y:
-            return _Place(x[0], y[0], grid)
+            return Place(x[0], y[0], grid)
     raise BulkError(
         f"{table.path} has neither columns lon and lat nor easting and northing; "
         f"name them with --lon-field and --lat-field; its columns are: {', '.join(names)}"
@@ -262,7 +268,7 @@ def _layers(dataset: Dataset, wanted: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(wanted)) or have
 
 
-def _schema(table: Table, place: _Place, out_format: str, added: Sequence[_Added]) -> Any:
+def _schema(table: Table, place: Place, out_format: str, added: Sequence[_Added]) -> Any:
     """The columns of the output, and their types."""
     schema = table.schema
     names = [name for one in added for name in one.names]
@@ -327,7 +333,7 @@ def _dictionary(values: list[str]) -> tuple[Any, npt.NDArray[np.int32]]:
     )
 
 
-def _numbers(column: Any) -> Floats:
+def read_numbers(column: Any) -> Floats:
     """A column of numbers or text as numbers; NaN where there is none."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -348,7 +354,7 @@ def _number(text: bytes) -> float | None:
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
-def _reasons(batch: Batch, place: _Place, x: Floats, y: Floats, at: Ints) -> list[BadRow]:
+def _reasons(batch: Batch, place: Place, x: Floats, y: Floats, at: Ints) -> list[BadRow]:
     """What is wrong with the rows at these positions."""
     said = (batch.rows.column(name).take(pa.array(at)).to_pylist() for name in (place.x, place.y))
     return [
@@ -359,7 +365,7 @@ def _reasons(batch: Batch, place: _Place, x: Floats, y: Floats, at: Ints) -> lis
     ]
 
 
-def _reason(place: _Place, x: tuple[object, float], y: tuple[object, float]) -> str:
+def _reason(place: Place, x: tuple[object, float], y: tuple[object, float]) -> str:
     for name, (said, number), limit in ((place.x, x, 180.0), (place.y, y, 90.0)):
         if said is None or not str(said).strip():
             return f"{name} is missing"

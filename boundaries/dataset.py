@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -88,6 +89,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not isinstance(manifest.get("version"), str):
         raise DatasetError(f"{path} names no version; build the dataset again")
     return manifest
+
+
+def attribution(manifest: Mapping[str, Any], layers: Sequence[str] = ()) -> str:
+    """Whom to name as the source, by what the manifest knows of it: each once, in one line."""
+    found: dict[str, None] = {}
+    for layer in manifest.get("layers", []):
+        if layers and layer["name"] not in layers:
+            continue
+        for source in layer.get("sources") or [layer.get("source", {})]:
+            told = [source.get(key) for key in ("publisher", "title", "edition", "licence")]
+            said = source.get("attribution") or ", ".join(one for one in told if one)
+            found.setdefault(str(said or source.get("file", "unknown source")))
+    return "; ".join(found)
 
 
 def open_dataset(folder: Path) -> Dataset:

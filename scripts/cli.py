@@ -127,6 +127,15 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
         yield (UnknownSourceError, FileMissingError), 4
         yield RemoteError, 6
         yield CatalogueError, 1
+    if "boundaries.export" in sys.modules:
+        from boundaries.export import ExportConflictError, ExportError
+
+        yield ExportConflictError, 5
+        yield ExportError, 1
+    if "boundaries.pictures" in sys.modules:
+        from boundaries.pictures import PictureError
+
+        yield PictureError, 1
     if "boundaries.tables" in sys.modules:
         from boundaries.tables import BulkConflictError, BulkError, BulkNotFoundError
 

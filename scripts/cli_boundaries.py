@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from boundaries.findings import Finding
+from scripts import cli_compare
 from scripts.terminal import (
     Commit,
     Json,
@@ -40,6 +41,7 @@ Against = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Warnings count as errors do.")]
 
 app = typer.Typer(no_args_is_help=True, help="Build and activate boundary datasets.")
+cli_compare.join(app)
 
 
 @app.command("sources")

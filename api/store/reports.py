@@ -157,3 +157,32 @@ async def find_question(conn: asyncpg.Connection, report_id: UUID) -> asyncpg.Re
         """,
         report_id,
     )
+
+
+async def list_questions(conn: asyncpg.Connection, *, since: datetime) -> Sequence[asyncpg.Record]:
+    """What the reports received since an instant ask, with the codes of those who refused them.
+
+    A report is `open` unless the last that an authority said of it is that it is fixed or closed.
+    """
+    rows: Sequence[asyncpg.Record] = await conn.fetch(
+        """
+        SELECT id, lon, lat, category, accuracy_m, road_ref, chosen,
+               ARRAY(
+                   SELECT DISTINCT code
+                   FROM report_event JOIN authority_code USING (authority_id)
+                   WHERE report_id = report.id AND kind = 'not_ours'
+                   ORDER BY code
+               ) AS refused,
+               coalesce((
+                   SELECT detail ->> 'state' NOT IN ('fixed', 'closed')
+                   FROM report_event
+                   WHERE report_id = report.id AND kind = 'status'
+                   ORDER BY n DESC LIMIT 1
+               ), true) AS open
+        FROM report
+        WHERE received_at >= $1
+        ORDER BY received_at, id
+        """,
+        since,
+    )
+    return rows
