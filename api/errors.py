@@ -147,6 +147,10 @@ class EndpointUnfit(ResourceError):
     """The endpoint's state, or its channel, does not allow this."""
 
 
+class SigningKeyUnreadable(ApiError):
+    """The key that signs certificates is sealed with one that this process does not have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the table says of a failure: `slug` is its stable name, `title` the same in words."""
@@ -191,6 +195,7 @@ TABLE: dict[type[Exception], Row] = {
     NotRedeliverable: Row("not-redeliverable", 409, "The delivery cannot be sent again"),
     EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
     EndpointUnfit: Row("endpoint-unfit", 409, "The endpoint does not allow this as it is"),
+    SigningKeyUnreadable: Row("signing-key-unreadable", 503, "Certificates cannot be signed"),
 }
 
 # What the framework itself answers with, by status.

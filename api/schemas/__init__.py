@@ -19,6 +19,11 @@ from api.schemas.catalogue import (
     Code as Code,
     QuestionOut as QuestionOut,
 )
+from api.schemas.certificates import (
+    Certificate as Certificate,
+    SigningKey as SigningKey,
+    SigningKeys as SigningKeys,
+)
 from api.schemas.decisions import (
     AuthorityRef as AuthorityRef,
     CandidateOut as CandidateOut,
@@ -85,6 +90,7 @@ from api.schemas.reports import (
     TriageItem as TriageItem,
     TriagePage as TriagePage,
     UpdateIn as UpdateIn,
+    attempt_in_words as attempt_in_words,
 )
 from api.schemas.wire import (
     RFC3339 as RFC3339,
