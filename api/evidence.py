@@ -138,11 +138,11 @@ def attempts(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Of one that was told of twice, as of a mail that came back, what was told last.
     """
-    found: dict[tuple[Any, Any], dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for event in events:
         if event["kind"] == "attempted":
             told = event["detail"]
-            found[told["delivery"], told["n"]] = {
+            found[_dump([told.get("delivery"), told.get("n")])] = {
                 "event": event["n"],
                 "authority": event["authority"],
                 **{name: told.get(name) for name in _TOLD},

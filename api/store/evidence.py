@@ -102,7 +102,8 @@ async def _log(conn: asyncpg.Connection, report_ids: Sequence[UUID]) -> int:
         ), told AS (
             INSERT INTO report_event (report_id, n, kind, authority_id, detail, key)
             SELECT report_id,
-                   (SELECT max(n) FROM report_event WHERE report_id = fresh.report_id)
+                   (SELECT coalesce(max(n), 0) FROM report_event
+                    WHERE report_id = fresh.report_id)
                        + row_number() OVER (PARTITION BY report_id
                                             ORDER BY started_at, delivery_id, n) AS place,
                    'attempted', authority_id, detail, key
