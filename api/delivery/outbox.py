@@ -333,7 +333,7 @@ async def settle(
         ), noted AS (
             UPDATE attempt
             SET finished_at = now(), outcome = $6, status = $7, answer = $8, error = $9,
-                unsure = $17
+                unsure = $17, reference = $5, nothing_sent = $16
             FROM settled
             WHERE attempt.delivery_id = settled.id AND attempt.n = settled.attempts
         ), judged AS (

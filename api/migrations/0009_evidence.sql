@@ -98,6 +98,19 @@ $$;
 -- Whether the attempt is an event. Not by the settlement, which would have to lock the report: the
 -- worker process notes what has ended, a second later.
 ALTER TABLE attempt ADD COLUMN logged boolean NOT NULL DEFAULT false;
+
+-- What an attempt came to is told of the attempt: its delivery forgets it when it is sent again.
+ALTER TABLE attempt
+    ADD COLUMN reference text,
+    ADD COLUMN nothing_sent boolean NOT NULL DEFAULT false;
+UPDATE attempt
+SET reference = delivery.reference,
+    nothing_sent = attempt.status IS NULL AND attempt.answer LIKE '%: nothing was sent'
+FROM delivery
+WHERE delivery.id = delivery_id AND outcome = 'delivered'
+  AND (attempt.n = delivery.attempts AND delivery.reference IS NOT NULL
+       OR attempt.status IS NULL AND attempt.answer LIKE '%: nothing was sent');
+
 CREATE INDEX attempt_unlogged ON attempt (delivery_id) WHERE NOT logged;
 
 -- Signs certificates. Old keys stay: what they signed is verified with them.

@@ -82,18 +82,13 @@ async def _log(conn: asyncpg.Connection, report_ids: Sequence[UUID]) -> int:
                        'finished_at', to_char(finished_at AT TIME ZONE 'UTC', {_AT}),
                        'outcome', coalesce(outcome, 'unknown'), 'status', status,
                        'answer_sha256', encode(sha256(convert_to(answer, 'UTF8')), 'hex'),
-                       'reference', CASE WHEN settling THEN delivery.reference END,
+                       'reference', attempt.reference,
                        'unsure', CASE WHEN unsure THEN true END,
-                       'nothing_sent', CASE WHEN settling AND nothing_sent THEN true END))
+                       'nothing_sent', CASE WHEN attempt.nothing_sent THEN true END))
                        AS detail
             FROM delivery
             JOIN attempt ON attempt.delivery_id = delivery.id
             JOIN endpoint ON endpoint.id = endpoint_id
-            -- What the delivery says is of the attempt that delivered it.
-            CROSS JOIN LATERAL (
-                SELECT outcome = 'delivered' AND delivery.state = 'delivered'
-                       AND delivery.attempts = attempt.n AS settling
-            ) AS last
             WHERE report_id = ANY ($1) AND {_ENDED}
         ), fresh AS (
             SELECT * FROM ended

@@ -17,6 +17,7 @@ from api import db, evidence
 from api.delivery import outbox
 from api.delivery.outbox import Claimed
 from api.delivery.policy import Deferred, Delivered, Next, Outcome, after
+from api.store import deliveries
 from api.store import evidence as log
 from api.store.events import add_event
 from tests.support import rows
@@ -395,6 +396,23 @@ async def test_killed_before_the_commit_it_is_done_again(pool: asyncpg.Pool) -> 
         await conn.execute("UPDATE attempt SET logged = false")
         assert await log.log_attempts(conn) == 1
         assert len(await told(conn, report_id)) == 1
+
+
+async def test_a_rehearsal_stays_one_when_it_is_sent_again_before_it_is_noted(
+    pool: asyncpg.Pool,
+) -> None:
+    async with db.acquire(pool) as conn:
+        [report_id] = await owed(conn)
+        [one] = await claim(conn)
+        await settle(conn, one, Delivered(answer="dry run: nothing was sent", nothing_sent=True))
+        await deliveries.restart(conn, [one.delivery_id], patience_s=0)
+        [again] = await claim(conn)
+        await settle(conn, again, Deferred(status=503, answer="", why="x"))
+        assert await log.log_attempts(conn) == 2
+        details = await conn.fetch(
+            "SELECT detail FROM report_event WHERE report_id = $1 AND n > 1 ORDER BY n", report_id
+        )
+    assert [row["detail"].get("nothing_sent") for row in details] == [True, None]
 
 
 async def test_many_at_once_are_each_told_once_and_others_go_on(pool: asyncpg.Pool) -> None:
