@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -42,6 +43,10 @@ class Caller:
     def manages(self, authority_id: UUID) -> bool:
         """Whether the intake of this authority is the caller's to see and change."""
         return self.role is Role.OPERATOR or self.authority_id == authority_id
+
+    def sees(self, report: Mapping[str, Any]) -> bool:
+        """Whether a report, by its key and its authority, is the caller's to read."""
+        return self.key_id == report["api_key_id"] or self.manages(report["authority_id"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""The worker process: sends what is owed, and routes again what has changed hands.
+"""The worker process: sends what is owed, routes again what has changed hands, notes attempts.
 
-Its two halves share nothing but the database; any number of such processes run beside each other.
+Its parts share nothing but the database; any number of such processes run beside each other.
 """
 
 from __future__ import annotations
@@ -8,14 +8,20 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import asyncpg
+import structlog
 
 from api import db, rerouting
 from api.delivery.worker import run_worker
 from api.routing import LiveRouting, load_rules
 from api.settings import Settings
+from api.store import evidence
 from boundaries.dataset import Dataset, open_dataset
+
+log = structlog.get_logger()
 
 
 async def run_background(
@@ -24,6 +30,7 @@ async def run_background(
     stop: asyncio.Event | None = None,
     clock: Callable[[], float] = time.time,
     open_folder: Callable[[Path], Dataset] = open_dataset,
+    log_every_s: float = 1.0,
 ) -> None:
     """Work until `stop` is set, then finish what is in flight.
 
@@ -37,18 +44,23 @@ async def run_background(
     dsn = await asyncio.to_thread(db.resolve_dsn, settings)
     failed: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        again = tasks.create_task(_reroute(settings, dsn, live))
+        again = tasks.create_task(_with_pool(settings, dsn, _rerouting(settings, live)))
+        noting = tasks.create_task(_with_pool(settings, dsn, _noting(log_every_s)))
         try:
             await run_worker(settings, stop=stop, clock=clock)
         except Exception as error:  # noqa: BLE001 - raised below, outside of a group
             failed = error
         again.cancel()
+        noting.cancel()
     if failed is not None:
         raise failed
 
 
-async def _reroute(settings: Settings, dsn: str, live: LiveRouting) -> None:
-    """Reroute for ever, on a pool of its own, from when there is a database."""
+Work = Callable[[asyncpg.Pool], Awaitable[None]]
+
+
+async def _with_pool(settings: Settings, dsn: str, work: Work) -> None:
+    """Work for ever, on a pool of its own, from when there is a database."""
     while True:
         try:
             pool = await db.create_pool(dsn, size=2)
@@ -56,4 +68,28 @@ async def _reroute(settings: Settings, dsn: str, live: LiveRouting) -> None:
             await asyncio.sleep(settings.dataset_poll_s)
             continue
         async with pool:
-            await rerouting.run(pool, live, every_s=settings.dataset_poll_s)
+            await work(pool)
+
+
+def _rerouting(settings: Settings, live: LiveRouting) -> Work:
+    return lambda pool: rerouting.run(pool, live, every_s=settings.dataset_poll_s)
+
+
+def _noting(every_s: float) -> Work:
+    """Make events of attempts that have ended, for ever, a batch at a time."""
+
+    async def work(pool: asyncpg.Pool) -> None:
+        while True:
+            pause_s = every_s
+            try:
+                async with db.acquire(pool) as conn:
+                    if await evidence.log_attempts(conn) >= evidence.BATCH:
+                        pause_s = 0.0
+            except db.DatabaseUnavailable:
+                pass  # the worker tells of it; nothing is lost
+            except Exception:
+                # A loop that ended would leave attempts out of the log without a sign.
+                log.exception("noting attempts failed")
+            await asyncio.sleep(pause_s)
+
+    return work

@@ -154,6 +154,10 @@ class ChallengedTooOften(ResourceError):
     """The endpoint, or its authority, has had as many challenges as there are for now."""
 
 
+class SigningKeyUnreadable(ApiError):
+    """The key that signs certificates is sealed with one that this process does not have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the table says of a failure: `slug` is its stable name, `title` the same in words."""
@@ -199,6 +203,7 @@ TABLE: dict[type[Exception], Row] = {
     EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
     EndpointUnfit: Row("endpoint-unfit", 409, "The endpoint does not allow this as it is"),
     ChallengedTooOften: Row("challenged-too-often", 429, "There were too many challenges"),
+    SigningKeyUnreadable: Row("signing-key-unreadable", 503, "Certificates cannot be signed"),
 }
 
 # What the framework itself answers with, by status.

@@ -94,6 +94,24 @@ EVENT: dict[str, Any] = {
     "note": "Marked for repair in the coming week.",
     "reference": "HM-2026-10433",
     "expected_on": "2026-11-10",
+    "message": None,
+    "outcome": None,
+    "status": None,
+    "started_at": None,
+    "finished_at": None,
+}
+ATTEMPT: dict[str, Any] = {
+    **dict.fromkeys(EVENT),
+    "n": 2,
+    "at": "2026-11-02T08:15:06.020000Z",
+    "kind": "attempted",
+    "authority": "Hearthmere",
+    "message": "Sent to Hearthmere: taken (answer 200), their number HM-2026-10433",
+    "reference": "HM-2026-10433",
+    "outcome": "delivered",
+    "status": 200,
+    "started_at": "2026-11-02T08:15:04.180000Z",
+    "finished_at": "2026-11-02T08:15:05.310000Z",
 }
 UPDATE_IN: dict[str, Any] = {
     "update_id": "10433-2",
@@ -166,17 +184,14 @@ REPORT_OUT: dict[str, Any] = {
     "status": "planned",
     "events": [
         {
+            **dict.fromkeys(EVENT),
             "n": 1,
             "at": "2026-11-02T08:15:04.120000Z",
             "kind": "received",
             "authority": "Hearthmere",
-            "state": None,
-            "reason": None,
-            "note": None,
-            "reference": None,
-            "expected_on": None,
         },
-        EVENT,
+        ATTEMPT,
+        {**EVENT, "n": 3},
     ],
     "answers": REPORT_IN["answers"],
     "deliveries": [
@@ -462,4 +477,178 @@ MESSAGE_TEST: dict[str, Any] = {
     "timestamp": "2026-11-02T08:00:00.000000Z",
     "sequence": 0,
     "data": {},
+}
+
+SIGNING_KEYS: dict[str, Any] = {
+    "items": [
+        {
+            "public_key": "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
+            "created_at": "2026-11-02T08:00:00.000000Z",
+            "retired_at": None,
+        }
+    ]
+}
+_HEARTHMERE = {"id": AUTHORITY_ID, "name": "Hearthmere"}
+_CERTIFIED: dict[str, Any] = {
+    "authority": _HEARTHMERE,
+    **{name: DECISION[name] for name in ("state", "rule", "reason", "dataset", "rules", "as_of")},
+}
+# Signed with the key of 32 zero bytes, so that it can be verified and nothing else can.
+CERTIFICATE: dict[str, Any] = {
+    "certificate": "georouter certificate 1",
+    "proves": (
+        "The operator of this service states, under its signature, "
+        "that it received this report and did with it what the even"
+        "ts say, at these times by its own clock. The chain of hash"
+        "es shows that no event was changed, removed or put in betw"
+        "een afterwards, as compared with any certificate issued ea"
+        "rlier. It does not show that the clock was right, that the"
+        " defect was there, or that anybody at the authority read t"
+        "he report."
+    ),
+    "issued_at": "2026-11-20T09:00:00.000000Z",
+    "report": {
+        "id": "3f0e6f6e-2f0c-4b7e-9d1a-5a2a86a7f0c1",
+        "category": "pothole",
+        "place": {
+            "lon": 2.12,
+            "lat": 54.71,
+            "accuracy_m": 8.0,
+        },
+        "received_at": "2026-11-02T08:15:04.120000Z",
+        "observed_at": "2026-11-02T08:15:00.000000Z",
+        "description": "Deep hole in the left lane, about 40 cm wide.",
+        "description_sha256": ("6cf0091b693576ebf8a488ed2e689f5ce56171205a1d65d2d80e4044536e2b50"),
+        "answers": {
+            "depth_cm": 6.0,
+            "cycle_route": True,
+        },
+    },
+    "content": {
+        "hashed": (
+            "georouter content 1\n"
+            "report 3f0e6f6e-2f0c-4b7e-9d1a-5a2a86a7f0c1\n"
+            "salt 6f1d2c3b-4a59-4687-9786-a5b4c3d2e1f0\n"
+            'category "pothole"\n'
+            "lon 2.1200000\n"
+            "lat 54.7100000\n"
+            "observed 2026-11-02T08:15:00.000000Z\n"
+            'answers {"depth_cm": 6.0, "cycle_route": true}\n'
+            'description "Deep hole in the left lane, about 40 cm wide.'
+            '"'
+        ),
+        "sha256": ("f96cd6dd276ffc08e84baaa1750cf776be85391682d827fdecec78775151c246"),
+    },
+    "decision": _CERTIFIED,
+    "decision_on_receipt": _CERTIFIED,
+    "accepted": [
+        {
+            "at": "2026-11-02T08:15:05.310000Z",
+            "event": 2,
+            "authority": _HEARTHMERE,
+            "channel": "webhook",
+            "status": 200,
+            "answer_sha256": ("0961a2ffd4277aa6efaa5167add151302e9ae20e4819e97249cb86aae9ebed05"),
+            "reference": "HM-2026-10433",
+        },
+    ],
+    "attempts": [
+        {
+            "event": 2,
+            "authority": _HEARTHMERE,
+            "delivery": "0b9a8c7d-6e5f-4c3d-b2a1-0f1e2d3c4b5a",
+            "sequence": 1,
+            "n": 1,
+            "endpoint": "5d6c7b8a-9f0e-4d1c-a2b3-c4d5e6f70819",
+            "channel": "webhook",
+            "started_at": "2026-11-02T08:15:04.180000Z",
+            "finished_at": "2026-11-02T08:15:05.310000Z",
+            "outcome": "delivered",
+            "status": 200,
+            "answer_sha256": ("0961a2ffd4277aa6efaa5167add151302e9ae20e4819e97249cb86aae9ebed05"),
+            "reference": "HM-2026-10433",
+            "unsure": False,
+            "nothing_sent": False,
+        },
+    ],
+    "under_way": 0,
+    "events": [
+        {
+            "n": 1,
+            "at": "2026-11-02T08:15:04.120000Z",
+            "kind": "received",
+            "authority": _HEARTHMERE,
+            "key": None,
+            "detail": {
+                "content_sha256": (
+                    "f96cd6dd276ffc08e84baaa1750cf776be85391682d827fdecec78775151c246"
+                ),
+            },
+            "hashed": (
+                "georouter event 1\n"
+                "report 3f0e6f6e-2f0c-4b7e-9d1a-5a2a86a7f0c1\n"
+                "n 1\n"
+                "at 2026-11-02T08:15:04.120000Z\n"
+                "kind received\n"
+                "authority 8a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d\n"
+                "key -\n"
+                'detail {"content_sha256": "f96cd6dd276ffc08e84baaa1750cf77'
+                '6be85391682d827fdecec78775151c246"}\n'
+                "previous -"
+            ),
+            "hash": ("bf5fcc57af91e124b6c3a96e34313eb9b93e4f87326c8fb33ec91c0d14389139"),
+        },
+        {
+            "n": 2,
+            "at": "2026-11-02T08:15:06.020000Z",
+            "kind": "attempted",
+            "authority": _HEARTHMERE,
+            "key": "attempt:0b9a8c7d-6e5f-4c3d-b2a1-0f1e2d3c4b5a:1:delivered",
+            "detail": {
+                "n": 1,
+                "status": 200,
+                "channel": "webhook",
+                "outcome": "delivered",
+                "delivery": "0b9a8c7d-6e5f-4c3d-b2a1-0f1e2d3c4b5a",
+                "endpoint": "5d6c7b8a-9f0e-4d1c-a2b3-c4d5e6f70819",
+                "sequence": 1,
+                "reference": "HM-2026-10433",
+                "started_at": "2026-11-02T08:15:04.180000Z",
+                "finished_at": "2026-11-02T08:15:05.310000Z",
+                "answer_sha256": (
+                    "0961a2ffd4277aa6efaa5167add151302e9ae20e4819e97249cb86aae9ebed05"
+                ),
+            },
+            "hashed": (
+                "georouter event 1\n"
+                "report 3f0e6f6e-2f0c-4b7e-9d1a-5a2a86a7f0c1\n"
+                "n 2\n"
+                "at 2026-11-02T08:15:06.020000Z\n"
+                "kind attempted\n"
+                "authority 8a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d\n"
+                'key "attempt:0b9a8c7d-6e5f-4c3d-b2a1-0f1e2d3c4b5a:1:delive'
+                'red"\n'
+                'detail {"n": 1, "status": 200, "channel": "webhook", "outc'
+                'ome": "delivered", "delivery": "0b9a8c7d-6e5f-4c3d-b2a1-0f'
+                '1e2d3c4b5a", "endpoint": "5d6c7b8a-9f0e-4d1c-a2b3-c4d5e6f7'
+                '0819", "sequence": 1, "reference": "HM-2026-10433", "start'
+                'ed_at": "2026-11-02T08:15:04.180000Z", "finished_at": "202'
+                '6-11-02T08:15:05.310000Z", "answer_sha256": "0961a2ffd4277'
+                'aa6efaa5167add151302e9ae20e4819e97249cb86aae9ebed05"}\n'
+                "previous bf5fcc57af91e124b6c3a96e34313eb9b93e4f87326c8fb33"
+                "ec91c0d14389139"
+            ),
+            "hash": ("3192dc43f35704ca248477737ba92a0316d8e93c8c14a2f02adbe4ac088f1888"),
+        },
+    ],
+    "head": ("3192dc43f35704ca248477737ba92a0316d8e93c8c14a2f02adbe4ac088f1888"),
+    "signature": {
+        "algorithm": "Ed25519",
+        "public_key": ("3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29"),
+        "value": (
+            "a9e8aa3fe83495b731169eb1c7cb945b9a1dc4a6dddc40b1e8dbd8d6a1"
+            "5317b9ab4a927d00f2f8760a6f7f67175e54384a539dc56c8eeec301c0"
+            "cb272ae7b809"
+        ),
+    },
 }

@@ -138,7 +138,8 @@ def _since(happened: Collection[Mapping[str, Any]]) -> Iterator[str]:
             "with_operator": "put into the operator's queue",
             "answered": "the reporter answered",
             "status": f"{event['detail'].get('state', '')}, says",
-        }[event["kind"]]
+            "attempted": f"{event['detail'].get('outcome', '')}, attempt to hand it to",
+        }.get(event["kind"], event["kind"].replace("_", " "))
         detail = event["detail"].get("reason") or event["detail"].get("note")
         yield (
             f"{event['at']:%Y-%m-%d %H:%M:%S}  {words} {event['authority_name'] or ''}".rstrip()

@@ -53,7 +53,7 @@ class Vault:
             return self._any.decrypt(stored.removeprefix(PREFIX)).decode()
         except InvalidToken:
             raise SecretUnreadable(
-                "the endpoint's secret is sealed with a key that this process does not have; give "
+                "the secret is sealed with a key that this process does not have; give "
                 "all processes the same GEOROUTER_SECRET_KEYS"
             ) from None
 

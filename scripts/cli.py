@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from scripts import cli_boundaries, council
+from scripts import cli_boundaries, cli_evidence, council
 from scripts.terminal import (
     Json,
     NotFoundError,
@@ -46,6 +46,8 @@ secrets_app = typer.Typer(no_args_is_help=True, help="Keys that seal endpoints' 
 app.add_typer(db_app, name="db")
 app.add_typer(secrets_app, name="secrets")
 app.add_typer(council.app, name="council")
+app.command("verify")(cli_evidence.verify)
+app.command("signing-keys")(cli_evidence.signing_keys)
 
 
 def main() -> None:
@@ -73,6 +75,8 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     """The one table of expected failures, the narrower classes first."""
     from api.db import DatabaseUnavailable, MigrationRefused, SchemaOutdated
     from api.embedded import EmbeddedPostgresError
+    from api.errors import SigningKeyUnreadable
+    from api.evidence import NotACertificate
     from api.vault import VaultUnusable
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
@@ -100,6 +104,8 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
             MissingLayer,
             UnreadableError,
             VaultUnusable,
+            NotACertificate,
+            SigningKeyUnreadable,
         ),
         1,
     )

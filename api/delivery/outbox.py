@@ -323,7 +323,7 @@ async def settle(
         ), noted AS (
             UPDATE attempt
             SET finished_at = now(), outcome = $6, status = $7, answer = $8, error = $9,
-                unsure = $17
+                unsure = $17, reference = $5, nothing_sent = $16
             FROM settled
             WHERE attempt.delivery_id = settled.id AND attempt.n = settled.attempts
         ), judged AS (
@@ -419,7 +419,9 @@ async def bounce(conn: asyncpg.Connection, delivery_id: UUID, diagnostic: str) -
               AND endpoint.id = endpoint_id AND endpoint.channel = 'mail'
             RETURNING delivery.id, delivery.attempts, endpoint_id, authority_id
         ), noted AS (
-            UPDATE attempt SET outcome = 'rejected', answer = $2, error = 'the mail came back'
+            -- which is news for the report's log
+            UPDATE attempt SET outcome = 'rejected', answer = $2, error = 'the mail came back',
+                               logged = false
             FROM ended WHERE attempt.delivery_id = ended.id AND attempt.n = ended.attempts
         ), told AS (
             INSERT INTO notice (authority_id, endpoint_id, delivery_id, kind, detail)

@@ -159,15 +159,11 @@ async def _show(
 ) -> schemas.ReportOut:
     async with conn.transaction(isolation="repeatable_read", readonly=True):
         rows = await reports.find_report(conn, report_id)
-        if not rows or not _may_see(caller, rows[0]):
+        if not rows or not caller.sees(rows[0]):
             raise errors.NotFound("there is no such report, or it is not yours to see")
         happened = await events.list_events(conn, report_id)
         speakers = await authorities.heirs(conn, rows[0]["authority_id"])
     return _shape(rows, happened, speakers, dry_run=dry_run)
-
-
-def _may_see(caller: Caller, report: asyncpg.Record) -> bool:
-    return caller.key_id == report["api_key_id"] or caller.manages(report["authority_id"])
 
 
 def _shape(

@@ -21,6 +21,11 @@ from api.schemas.catalogue import (
     QuestionOut as QuestionOut,
     Where as Where,
 )
+from api.schemas.certificates import (
+    Certificate as Certificate,
+    SigningKey as SigningKey,
+    SigningKeys as SigningKeys,
+)
 from api.schemas.decisions import (
     AuthorityRef as AuthorityRef,
     CandidateOut as CandidateOut,
@@ -99,6 +104,7 @@ from api.schemas.reports import (
     TriageItem as TriageItem,
     TriagePage as TriagePage,
     UpdateIn as UpdateIn,
+    attempt_in_words as attempt_in_words,
 )
 from api.schemas.wire import (
     RFC3339 as RFC3339,

@@ -256,13 +256,51 @@ class ReportDelivery(Wire):
     next_attempt_at: Time | None
 
 
-EventKind = Literal["received", "answered", "not_ours", "rerouted", "with_operator", "status"]
+EventKind = Literal[
+    "received",
+    "answered",
+    "not_ours",
+    "rerouted",
+    "with_operator",
+    "status",
+    "attempted",
+    "me_too",
+    "still_there",
+    "photo",
+    "hidden",
+    "unhidden",
+    "spam",
+]
+
+
+OUTCOMES = {
+    "delivered": "taken",
+    "deferred": "not taken yet",
+    "rejected": "refused",
+    "gone": "the address is there no more",
+    "not_ours": "not theirs, they say",
+    "unknown": "not known what came of it",
+}
+
+
+def attempt_in_words(authority: str | None, told: Mapping[str, Any]) -> str:
+    """What an event of kind `attempted` tells of, for people to read."""
+    what = "Sent to" if told.get("sequence", 1) == 1 else "News sent to"
+    came = OUTCOMES.get(told["outcome"], told["outcome"])
+    if told["channel"] == "mail" and told["outcome"] == "delivered":
+        came = "taken by the mail server"
+    if told.get("nothing_sent"):
+        what, came = "Meant for", "a rehearsal, nothing was sent"
+    status = f" (answer {told['status']})" if told.get("status") else ""
+    reference = f", their number {told['reference']}" if told.get("reference") else ""
+    return f"{what} {authority}: {came}{status}{reference}"
 
 
 class EventOut(Wire):
     """Something that became of a report. `authority` is whom it went to, or who says so.
 
-    Of kind `status` the `state` is the authority's; "closed" does not mean "fixed".
+    Of kind `status` the `state` is the authority's; "closed" does not mean "fixed". Of kind
+    `attempted`, one try at handing a message over, `at` is when it was noted.
     """
 
     model_config = shown(examples.EVENT)
@@ -276,11 +314,23 @@ class EventOut(Wire):
     note: str | None = None
     reference: str | None = None
     expected_on: date | None = None
+    message: Annotated[str | None, Field(description="Of `attempted`: in words.")] = None
+    outcome: Annotated[
+        Outcome | Literal["unknown"] | None,
+        Field(description="Of `attempted`; `unknown` if who made it died in the middle."),
+    ] = None
+    status: Annotated[int | None, Field(description="Of `attempted`: the answer's.")] = None
+    started_at: Annotated[Time | None, Field(description="Of `attempted`.")] = None
+    finished_at: Annotated[Time | None, Field(description="Of `attempted`.")] = None
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """From a row of events."""
-        told = {name: value for name, value in row["detail"].items() if name in cls.model_fields}
+        own = {"n", "at", "kind", "authority"}
+        names = cls.model_fields.keys() - own
+        told = {name: value for name, value in row["detail"].items() if name in names}
+        if row["kind"] == "attempted":
+            told["message"] = attempt_in_words(row["authority_name"], row["detail"])
         return cls(
             n=row["n"], at=row["at"], kind=row["kind"], authority=row["authority_name"], **told
         )

@@ -63,7 +63,7 @@ async def insert_report(
                    $10::text, $11::jsonb, $12::bigint, $13, NOT EXISTS (SELECT FROM intake),
                    $14::text, $15::text, $16::jsonb
             FROM fresh
-            RETURNING id, received_at, held_on_receipt
+            RETURNING *
         ), owed AS (
             INSERT INTO delivery (report_id, endpoint_id)
             SELECT stored.id, intake.id FROM stored CROSS JOIN intake
@@ -71,8 +71,13 @@ async def insert_report(
             INSERT INTO held (report_id, authority_id)
             SELECT id, $13 FROM stored WHERE held_on_receipt
         ), told AS (
-            INSERT INTO report_event (report_id, n, kind, authority_id)
-            SELECT id, 1, 'received', $13 FROM stored
+            -- The log commits to what was reported, and does not say it.
+            INSERT INTO report_event (report_id, n, kind, authority_id, detail)
+            SELECT id, 1, 'received', $13,
+                   jsonb_build_object('content_sha256', encode(sha256(convert_to(
+                       report_content_text(id, content_salt, category, lon, lat, observed_at,
+                                           answers, description), 'UTF8')), 'hex'))
+            FROM stored
         )
         SELECT received_at, held_on_receipt FROM stored
         """,

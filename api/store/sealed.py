@@ -56,5 +56,25 @@ async def reseal(conn: asyncpg.Connection, vault: Vault) -> Resealed:
                     )
                     changed += 1
         if len(rows) < BATCH:
-            return Resealed(changed, unreadable)
+            break
         after = rows[-1]["id"]
+    keys = await _reseal_keys(conn, vault)
+    return Resealed(changed + keys.changed, unreadable + keys.unreadable)
+
+
+async def _reseal_keys(conn: asyncpg.Connection, vault: Vault) -> Resealed:
+    """The same for the keys that sign certificates. There are few, and they never change."""
+    changed = unreadable = 0
+    for row in await conn.fetch("SELECT public_key, private_key FROM signing_key"):
+        if vault.is_current(row["private_key"]):
+            continue
+        try:
+            anew = vault.seal(vault.open(row["private_key"]))
+        except SecretUnreadable:
+            unreadable += 1
+            continue
+        await conn.execute(
+            "UPDATE signing_key SET private_key = $2 WHERE public_key = $1", row["public_key"], anew
+        )
+        changed += 1
+    return Resealed(changed, unreadable)

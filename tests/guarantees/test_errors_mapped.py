@@ -32,6 +32,7 @@ ELSEWHERE = {
     "api.delivery.signing.InvalidSecret",
     "api.delivery.signing.InvalidSignature",
     "api.embedded.EmbeddedPostgresError",
+    "api.evidence.NotACertificate",
     "api.rerouting.NobodyLeft",
     "api.vault.SecretUnreadable",
     "api.vault.VaultUnusable",

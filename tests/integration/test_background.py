@@ -67,6 +67,21 @@ async def test_not_ours_reaches_the_neighbour(api: Api, database_url: str) -> No
         assert west.headers["webhook-id"] != shire.headers["webhook-id"]
 
 
+async def test_an_attempt_is_in_the_log_a_moment_later(api: Api, database_url: str) -> None:
+    async with StubAuthority() as stub:
+        stub.answer("/west", OK)
+        await api.register(WEST, url=stub.url("/west"))
+        posted = (await api.post_report()).json()
+        async with background(api, database_url), asyncio.timeout(10):
+            while True:
+                events = (await api.get(f"/v1/reports/{posted['id']}")).json()["events"]
+                if len(events) > 1:
+                    break
+                await asyncio.sleep(0.05)
+    assert [event["kind"] for event in events] == ["received", "attempted"]
+    assert (events[1]["outcome"], events[1]["authority"]) == ("delivered", "West")
+
+
 async def test_it_stops_when_it_is_told_and_waits_for_a_database(api: Api) -> None:
     async with asyncio.timeout(10), background(api, "postgresql://nobody@127.0.0.1:9/nothing"):
         await asyncio.sleep(0.2)
