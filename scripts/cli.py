@@ -71,8 +71,11 @@ def _exit_code(error: Exception) -> int | None:
 
 def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...], int]]:
     """The one table of expected failures, the narrower classes first."""
+    from api.activation import ActivationRefused, DatasetUnknown
+    from api.artefacts import ArtefactTaken, StoreUnavailable
     from api.db import DatabaseUnavailable, MigrationRefused, SchemaOutdated
     from api.embedded import EmbeddedPostgresError
+    from api.london import InstantRefused
     from api.vault import VaultUnusable
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
@@ -86,10 +89,11 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     from georouter.rules import RulesError
 
     yield (UsageError, InvalidCoordinate, NotACandidate, council.UsageRefusedError), 2
+    yield InstantRefused, 2
     yield (SourceNotFoundError, DatasetNotFoundError, UnknownCategory, NotFoundError), 4
-    yield council.NotThereError, 4
-    yield (MigrationRefused, council.ConflictError), 5
-    yield (DatabaseUnavailable, EmbeddedPostgresError, council.RemoteError), 6
+    yield (council.NotThereError, DatasetUnknown), 4
+    yield (MigrationRefused, council.ConflictError, ActivationRefused, ArtefactTaken), 5
+    yield (DatabaseUnavailable, EmbeddedPostgresError, council.RemoteError, StoreUnavailable), 6
     yield (
         (
             SourceError,
@@ -443,20 +447,20 @@ def explain(
 
     from api import explain as explaining
     from api import london
+    from api.artefacts import Artefacts
     from api.routing import load_rules
-    from boundaries.dataset import open_dataset
 
     try:
         report_id = UUID(report)
     except ValueError:
         raise UsageError(f"{report!r} is no report id; the receipt has it") from None
-    rules = load_rules(read_settings().rules)
+    settings = read_settings()
+    rules = load_rules(settings.rules)
     today = london.day_of(time.time())
+    opener = Artefacts.of(settings).open
 
     def ask(conn: Any) -> Any:
-        return explaining.explain(
-            conn, report_id, rules=rules, today=today, open_folder=open_dataset
-        )
+        return explaining.explain(conn, report_id, rules=rules, today=today, open_version=opener)
 
     found = with_database(ask)
     if found is None:

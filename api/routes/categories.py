@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from api import errors, schemas
-from api.routes.wiring import Calling, Wired
+from api.routes.wiring import Calling, Wired, names_tag
 
 router = APIRouter(prefix="/v1", tags=["categories"])
 
@@ -43,14 +43,8 @@ async def list_categories(
     """
     rules = wired.live.rules
     etag = f'"{rules.version}"'
-    if if_none_match is not None and _names(if_none_match, etag):
+    if if_none_match is not None and names_tag(if_none_match, etag):
         return Response(status_code=304, headers={"ETag": etag})
     response.headers["ETag"] = etag
     items = [schemas.CategoryOut.of(category) for category in rules.categories.values()]
     return schemas.CategoryList(version=rules.version, items=items)
-
-
-def _names(if_none_match: str, etag: str) -> bool:
-    """Whether the header lists the tag; weakly compared, as RFC 9110 wants it here."""
-    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
-    return etag in tags or tags == ["*"]

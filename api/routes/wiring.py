@@ -89,3 +89,9 @@ async def json_if_any(request: Request) -> None:
     """The same where there is a body at all."""
     if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
         await json_only(request)
+
+
+def names_tag(if_none_match: str, etag: str) -> bool:
+    """Whether an If-None-Match lists the tag; weakly compared, as RFC 9110 wants it here."""
+    tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in tags or tags == ["*"]
