@@ -37,7 +37,7 @@ def default_data_dir() -> Path:
     return Path.home() / ".local" / "share" / "georouter"
 
 
-STORES = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "https")
+STORES = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 """Schemes of URLs that datasets can be kept at."""
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -233,6 +234,20 @@ async def test_a_planned_dataset_waits_for_its_instant(api: Api) -> None:
         assert (await datasets.active_dataset(conn))["version"] == "squares-1"
         await conn.execute("UPDATE activation SET from_at = now() WHERE from_at > now()")
         assert (await datasets.active_dataset(conn))["version"] == "squares-2"
+
+
+async def test_of_a_pruned_dataset_other_days_say_so(api: Api) -> None:
+    await swap(api, api.shelf.put("squares-2"))
+    await api.app.state.wiring.live.refresh(api.pool)
+    await api.pool.execute(
+        "UPDATE activation SET from_at = from_at - interval '9 days' "
+        "WHERE id = (SELECT min(id) FROM activation)"
+    )
+    await api.pool.execute("UPDATE dataset SET removed_at = now() WHERE version = 'squares-1'")
+    day = api.app.state.wiring.live.today() - timedelta(days=5)
+    refused = await api.get("/v1/locate", **IN_WEST, category="pothole", as_of=day)
+    assert (refused.status_code, slug(refused)) == (503, "no-active-dataset")
+    assert "squares-1, cannot be opened: its artefact was pruned on" in refused.json()["detail"]
 
 
 async def test_activations_at_once_leave_one_dataset_in_force(api: Api) -> None:

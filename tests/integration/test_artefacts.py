@@ -67,7 +67,7 @@ def test_a_folder_is_the_store_itself(tmp_path: Path) -> None:
     assert of(tmp_path, "a").folder == tmp_path / "a" / "datasets"  # of copies
 
 
-@pytest.mark.parametrize("where", ["ftp://bucket", "memory:///", "http://host/folder"])
+@pytest.mark.parametrize("where", ["ftp://bucket", "memory:///", "https://host/folder"])
 def test_a_store_of_no_known_kind_is_refused(where: str) -> None:
     with pytest.raises(ValueError, match="is none of file, s3"):
         Settings(datasets=where)
