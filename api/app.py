@@ -1,7 +1,7 @@
 """The web process: puts the parts together and serves them.
 
 `create_app` is its composition root. Nothing is opened before the application's lifespan begins:
-then the pool, the dataset in force, its poll and the notifier, in this order; it fails to start
+then the pool, the dataset in force, its polls and the notifier, in this order; it fails to start
 only for a database that is not there or lacks migrations, not for a missing dataset.
 """
 
@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import db, errors, telemetry
+from api.artefacts import Artefacts
 from api.delivery.liveness import Notifier
 from api.metrics import Metrics
 from api.routes import (
@@ -30,6 +30,7 @@ from api.routes import (
     authorities,
     categories,
     certificates,
+    dataset,
     deliveries,
     endpoints,
     health,
@@ -43,10 +44,9 @@ from api.routes import (
     webhooks,
 )
 from api.routes.wiring import Wiring, attach
-from api.routing import LiveRouting, load_rules
+from api.routing import LiveRouting, OpenVersion, load_rules
 from api.settings import Settings
 from api.vault import open_vault
-from boundaries.dataset import Dataset, open_dataset
 
 # Of a Content-Length; Python refuses to read thousands of them.
 MAX_DIGITS = 18
@@ -64,17 +64,19 @@ def create_app(
     settings: Settings,
     *,
     dsn: str | None = None,
-    open_folder: Callable[[Path], Dataset] = open_dataset,
+    open_version: OpenVersion | None = None,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """Make the web application; raises `RulesError`.
+    """Make the web application; raises `RulesError`, and `DatasetError` for the store's URL.
 
-    `dsn` names the database where the caller knows it already; otherwise the settings do. Starting
-    it raises `DatabaseUnavailable`, `SchemaOutdated`, `EmbeddedPostgresError` or `VaultUnusable`.
+    `dsn` names the database where the caller knows it already; otherwise the settings do, and so
+    they do the artefact store in the place of `open_version`. Starting it raises
+    `DatabaseUnavailable`, `SchemaOutdated`, `EmbeddedPostgresError` or `VaultUnusable`.
     """
     telemetry.configure()
     rules = load_rules(settings.rules)
+    opener = open_version or Artefacts.of(settings).open
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -84,17 +86,19 @@ def create_app(
         async with await db.create_pool(database, size=settings.database_pool) as pool:
             async with db.acquire(pool) as conn:
                 await db.check_schema(conn)
-            live = LiveRouting(rules=rules, clock=clock, open_folder=open_folder)
+            live = LiveRouting(rules=rules, clock=clock, open_version=opener)
             await live.refresh(pool)
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
-                figures = Metrics(pool, clock=time.monotonic)
+                prepare = tasks.create_task(live.prepare(pool, every_s=settings.dataset_poll_s))
+                figures = Metrics(pool, clock=time.monotonic, dataset=live.figures)
                 wiring = Wiring(settings, pool, live, notifier, random_bytes, figures, vault, clock)
                 attach(app, wiring)
                 try:
                     yield
                 finally:
                     poll.cancel()
+                    prepare.cancel()
 
     app: FastAPI = FastAPIOffline(
         title="georouter",
@@ -108,6 +112,7 @@ def create_app(
         locate,
         categories,
         public,
+        dataset,
         reports,
         certificates,
         authorities,

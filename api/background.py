@@ -9,17 +9,16 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import asyncpg
 import structlog
 
 from api import db, rerouting
+from api.artefacts import Artefacts
 from api.delivery.worker import run_worker
-from api.routing import LiveRouting, load_rules
+from api.routing import LiveRouting, OpenVersion, load_rules
 from api.settings import Settings
 from api.store import evidence
-from boundaries.dataset import Dataset, open_dataset
 
 log = structlog.get_logger()
 
@@ -29,18 +28,20 @@ async def run_background(
     *,
     stop: asyncio.Event | None = None,
     clock: Callable[[], float] = time.time,
-    open_folder: Callable[[Path], Dataset] = open_dataset,
+    open_version: OpenVersion | None = None,
     log_every_s: float = 1.0,
 ) -> None:
     """Work until `stop` is set, then finish what is in flight.
 
-    Without `stop`, SIGTERM and SIGINT set one. Raises `RulesError`, and as `run_worker` does.
+    Without `stop`, SIGTERM and SIGINT set one. Raises `RulesError`, `DatasetError` for the store's
+    URL, and as `run_worker` does.
     """
     if stop is None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    live = LiveRouting(rules=load_rules(settings.rules), clock=clock, open_folder=open_folder)
+    opener = open_version or Artefacts.of(settings).open
+    live = LiveRouting(rules=load_rules(settings.rules), clock=clock, open_version=opener)
     dsn = await asyncio.to_thread(db.resolve_dsn, settings)
     failed: Exception | None = None
     async with asyncio.TaskGroup() as tasks:

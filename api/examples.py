@@ -274,6 +274,23 @@ CATEGORY: dict[str, Any] = {
 }
 CATEGORY_LIST: dict[str, Any] = {"version": "5b0c2f1e", "items": [CATEGORY]}
 
+DATASET: dict[str, Any] = {
+    "version": "doggerland-1",
+    "since": "2026-11-01T00:00:00Z",
+    "layers": [{"name": "highway", "areas": 6}, {"name": "district", "areas": 9}],
+    "sources": [
+        {
+            "layer": layer,
+            "title": "Authorities of Doggerland",
+            "publisher": "Doggerland Survey",
+            "edition": "October 2026",
+            "licence": "OGL-UK-3.0",
+            "attribution": "Contains Doggerland Survey data (2026).",
+        }
+        for layer in ("highway", "district")
+    ],
+}
+
 AUTHORITY: dict[str, Any] = {
     "id": AUTHORITY_ID,
     "name": "Hearthmere",

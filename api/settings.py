@@ -37,6 +37,10 @@ def default_data_dir() -> Path:
     return Path.home() / ".local" / "share" / "georouter"
 
 
+STORES = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
+"""Schemes of URLs that datasets can be kept at."""
+
+
 class Settings(BaseSettings):
     """The service's settings; each is the environment variable `GEOROUTER_<NAME>`."""
 
@@ -48,13 +52,18 @@ class Settings(BaseSettings):
     )
     data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default_factory=default_data_dir,
-        description="Folder of the embedded database, of the activated boundary datasets, and of "
-        "what was fetched to build them (`cache`).",
+        description="Folder of the embedded database, of boundary datasets or copies of them, and "
+        "of what was fetched to build them (`cache`).",
     )
     catalogue: Path | None = Field(
         default=None,
         description="Catalogue of boundary sources of your own: adds to the one shipped, and "
         "replaces sources of the same name.",
+    )
+    datasets: str | None = Field(
+        default=None,
+        description="Where the artefacts of datasets are kept: a folder, or an object store such "
+        "as s3://bucket/prefix. Unset: the folder `datasets` of the data directory.",
     )
     rules: Path | None = Field(
         default=None,
@@ -125,6 +134,14 @@ class Settings(BaseSettings):
         if self.smtp_user is not None and self.smtp_tls == "none":
             raise ValueError("GEOROUTER_SMTP_TLS=none would send the password in the clear")
         return self
+
+    @field_validator("datasets")
+    @classmethod
+    def _a_store(cls, where: str | None) -> str | None:
+        scheme, separator, _ = (where or "").partition("://")
+        if separator and scheme not in STORES:
+            raise ValueError(f"{scheme}:// is none of {', '.join(STORES)}")
+        return where or None
 
     @field_validator("delivery_lease_s")
     @classmethod

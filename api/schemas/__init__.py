@@ -9,6 +9,7 @@ from outside, all of them are `schemas.<name>`.
 from __future__ import annotations
 
 from api.schemas.catalogue import (
+    TOLD as TOLD,
     AuthorityDetail as AuthorityDetail,
     AuthorityFilter as AuthorityFilter,
     AuthorityOut as AuthorityOut,
@@ -17,9 +18,13 @@ from api.schemas.catalogue import (
     CategoryOut as CategoryOut,
     ChoiceOut as ChoiceOut,
     Code as Code,
+    DatasetOut as DatasetOut,
     EmergencyOut as EmergencyOut,
+    LayerOut as LayerOut,
     QuestionOut as QuestionOut,
+    SourceOut as SourceOut,
     Where as Where,
+    origins_of as origins_of,
 )
 from api.schemas.certificates import (
     Certificate as Certificate,

@@ -156,8 +156,8 @@ async def find_question(conn: asyncpg.Connection, report_id: UUID) -> asyncpg.Re
     return await conn.fetchrow(
         """
         SELECT report.id, received_at, lon, lat, category, accuracy_m, road_ref, chosen, decision,
-               location
-        FROM report JOIN dataset ON dataset.id = dataset_id
+               dataset_id
+        FROM report
         WHERE report.id = $1
         """,
         report_id,

@@ -35,7 +35,7 @@ async def background(api: Api, dsn: str) -> AsyncIterator[None]:
         secret_keys=SecretStr(KEY),
     )
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(run_background(settings, stop=stop, open_folder=api.shelf.open))
+        tasks.create_task(run_background(settings, stop=stop, open_version=api.shelf.open))
         try:
             yield
         finally:
