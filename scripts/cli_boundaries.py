@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -467,7 +468,8 @@ def validate(
         told = {"findings": described(report.findings), "layers": report.layers}
         typer.echo(json.dumps(told, indent=2))
     elif report.findings:
-        _print_findings(report.findings, Console(highlight=False))
+        wide = None if sys.stdout.isatty() else 200  # into a file or pipe, a line is a finding
+        _print_findings(report.findings, Console(highlight=False, width=wide))
     for one in report.layers:
         moved = sum(repair["moved_m2"] for repair in one["repairs"])
         stderr.print(
