@@ -73,6 +73,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     """The one table of expected failures, the narrower classes first."""
     from api.db import DatabaseUnavailable, MigrationRefused, SchemaOutdated
     from api.embedded import EmbeddedPostgresError
+    from api.objects import ObjectStoreUnusable
     from api.vault import VaultUnusable
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
@@ -100,6 +101,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
             MissingLayer,
             UnreadableError,
             VaultUnusable,
+            ObjectStoreUnusable,
         ),
         1,
     )
@@ -131,11 +133,13 @@ def serve() -> None:
     import uvicorn
 
     from api.app import create_app
+    from api.objects import open_objects
     from api.vault import open_vault
 
     settings = read_settings()
     # Found out here, a fault is one line; the server would log a traceback.
     open_vault(settings)
+    open_objects(settings)
     with_database(_nothing)
     stderr.print(f"serving http://{settings.host}:{settings.port}, documented at /docs")
     uvicorn.run(

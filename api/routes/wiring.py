@@ -17,7 +17,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api import auth, db
 from api.delivery.outbox import Notifier
 from api.errors import MediaTypeUnsupported
+from api.links import PhotoLinks
 from api.metrics import Metrics
+from api.photos import Studio
 from api.routing import LiveRouting
 from api.settings import Settings
 from api.vault import Vault
@@ -34,6 +36,8 @@ class Wiring:
     random_bytes: Callable[[int], bytes]
     metrics: Metrics
     vault: Vault
+    studio: Studio
+    links: PhotoLinks
 
 
 def attach(app: FastAPI, wiring: Wiring) -> None:

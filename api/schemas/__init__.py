@@ -69,7 +69,15 @@ from api.schemas.operations import (
     NoticePage as NoticePage,
     Readiness as Readiness,
 )
+from api.schemas.photos import (
+    PhotoHint as PhotoHint,
+    PhotoIn as PhotoIn,
+    PhotoOut as PhotoOut,
+    PhotoTaken as PhotoTaken,
+    UploadOut as UploadOut,
+)
 from api.schemas.reports import (
+    MOST_PHOTOS as MOST_PHOTOS,
     Answer as Answer,
     AnswerIn as AnswerIn,
     AssignIn as AssignIn,

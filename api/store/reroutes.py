@@ -184,7 +184,7 @@ async def hand_over(
             INSERT INTO delivery (report_id, endpoint_id)
             SELECT $1, id FROM intake
             ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
-            SET state = 'pending', due_at = now(), settled_at = NULL
+            SET state = 'pending', due_at = now(), settled_at = NULL, owed_at = clock_timestamp()
             WHERE delivery.state IN ('cancelled', 'dead')
         )
         SELECT count(*) FROM intake

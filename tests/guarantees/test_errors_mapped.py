@@ -32,6 +32,8 @@ ELSEWHERE = {
     "api.delivery.signing.InvalidSecret",
     "api.delivery.signing.InvalidSignature",
     "api.embedded.EmbeddedPostgresError",
+    "api.objects.ObjectStoreUnusable",
+    "api.picture.Refused",
     "api.rerouting.NobodyLeft",
     "api.vault.SecretUnreadable",
     "api.vault.VaultUnusable",
