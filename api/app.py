@@ -133,8 +133,8 @@ def create_app(
         app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, of_photos=settings.photo_max_bytes)
-    app.add_middleware(uploads.Tus)
     app.add_middleware(telemetry.Correlation, on_error=errors.respond, random_bytes=random_bytes)
+    app.add_middleware(uploads.Tus)  # around all others: what it asks of answers, it asks of theirs
     _describe(app)
     return app
 
