@@ -20,11 +20,11 @@ def all_formats(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_photo_is_a_small_upright_jpeg_and_a_thumbnail(kind: str) -> None:
-    known, full, thumb = develop(encoded(pixels(3000, 1500), kind))
-    assert (known["width"], known["height"]) == (2048, 1024)
+    known, full, thumb = develop(encoded(pixels(100, 52).resize((2100, 1092)), kind))
+    assert (known["width"], known["height"]) == (2048, 1065)
     large, small = opened(full), opened(thumb)
-    assert (large.format, large.mode, large.size) == ("JPEG", "RGB", (2048, 1024))
-    assert (small.format, small.mode, small.size) == ("JPEG", "RGB", (320, 160))
+    assert (large.format, large.mode, large.size) == ("JPEG", "RGB", (2048, 1065))
+    assert (small.format, small.mode, small.size) == ("JPEG", "RGB", (320, 166))
     assert is_red(large, 0.1, 0.1)
     assert not is_red(large, 0.9, 0.9)
 
@@ -96,7 +96,7 @@ def test_where_the_camera_was_is_told_if_it_makes_sense() -> None:
     assert develop(encoded(exif=exif(gps=(0.0, 0.0))))[0]["hint"] is None
     assert develop(encoded(exif=exif(gps=(200.0, 10.0))))[0]["hint"] is None
     broken = exif(gps=(1.0, 51.0))
-    broken.get_ifd(0x8825)[2] = "north"
+    del broken.get_ifd(0x8825)[1]
     assert develop(encoded(exif=broken))[0]["hint"] is None
     assert develop(encoded())[0]["hint"] is None
 
