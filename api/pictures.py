@@ -36,7 +36,7 @@ class Pictures:
     """Where uploads are made into photos; `at_once` of them at a time."""
 
     def __init__(self, *, at_once: int | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        self._turn = asyncio.Semaphore(at_once or len(os.sched_getaffinity(0)))
+        self._turn = asyncio.Semaphore(at_once or os.cpu_count() or 1)
         self._timeout_s = timeout_s
 
     async def develop(self, upload: BinaryIO) -> Picture:
