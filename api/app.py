@@ -24,7 +24,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import db, errors, telemetry
 from api.artefacts import Artefacts
 from api.delivery.liveness import Notifier
+from api.links import PhotoLinks
 from api.metrics import Metrics
+from api.objects import open_objects
+from api.photos import Studio
+from api.pictures import Pictures
 from api.routes import (
     audit,
     authorities,
@@ -37,10 +41,12 @@ from api.routes import (
     locate,
     metrics,
     notices,
+    photos,
     public,
     reports,
     triage,
     updates,
+    uploads,
     webhooks,
 )
 from api.routes.wiring import Wiring, attach
@@ -72,7 +78,8 @@ def create_app(
 
     `dsn` names the database where the caller knows it already; otherwise the settings do, and so
     they do the artefact store in the place of `open_version`. Starting it raises
-    `DatabaseUnavailable`, `SchemaOutdated`, `EmbeddedPostgresError` or `VaultUnusable`.
+    `DatabaseUnavailable`, `SchemaOutdated`, `EmbeddedPostgresError`, `VaultUnusable` or
+    `ObjectStoreUnusable`.
     """
     telemetry.configure()
     rules = load_rules(settings.rules)
@@ -81,6 +88,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         vault = await asyncio.to_thread(open_vault, settings)
+        objects = await asyncio.to_thread(open_objects, settings)
         # In a thread: an embedded server takes a second to start.
         database = await asyncio.to_thread(db.resolve_dsn, settings) if dsn is None else dsn
         async with await db.create_pool(database, size=settings.database_pool) as pool:
@@ -92,7 +100,20 @@ def create_app(
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
                 prepare = tasks.create_task(live.prepare(pool, every_s=settings.dataset_poll_s))
                 figures = Metrics(pool, clock=time.monotonic, dataset=live.figures)
-                wiring = Wiring(settings, pool, live, notifier, random_bytes, figures, vault, clock)
+                studio = Studio(pool, objects, Pictures())
+                links = PhotoLinks(settings.link_base, vault, clock)
+                wiring = Wiring(
+                    settings,
+                    pool,
+                    live,
+                    notifier,
+                    random_bytes,
+                    figures,
+                    vault,
+                    clock,
+                    studio,
+                    links,
+                )
                 attach(app, wiring)
                 try:
                     yield
@@ -115,6 +136,8 @@ def create_app(
         dataset,
         reports,
         certificates,
+        uploads,
+        photos,
         authorities,
         endpoints,
         deliveries,
@@ -127,8 +150,9 @@ def create_app(
     ):
         app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, of_photos=settings.photo_max_bytes)
     app.add_middleware(telemetry.Correlation, on_error=errors.respond, random_bytes=random_bytes)
+    app.add_middleware(uploads.Tus)  # around all others: what it asks of answers, it asks of theirs
     _describe(app)
     return app
 
@@ -136,21 +160,24 @@ def create_app(
 class BodyLimit:
     """ASGI middleware: refuses a body over `limit` bytes, announced or not, before it is parsed.
 
-    The framework's own limit answers in plain text when the length is announced.
+    `of_photos` is the limit where photos are uploaded. The framework's own limit answers in plain
+    text when the length is announced.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, of_photos: int) -> None:
         self.app = app
         self.limit = limit
+        self.of_photos = of_photos
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        too_large = HTTPException(413, f"a body has at most {self.limit} bytes here")
+        limit = self.of_photos if scope["path"].startswith("/v1/photos") else self.limit
+        too_large = HTTPException(413, f"a body has at most {limit} bytes here")
         announced = Headers(scope=scope).get("content-length", "0")
-        if len(announced) > MAX_DIGITS or not announced.isdecimal() or int(announced) > self.limit:
+        if len(announced) > MAX_DIGITS or not announced.isdecimal() or int(announced) > limit:
             await errors.respond(scope, too_large)(scope, receive, send)
             return
         received = 0
@@ -159,7 +186,7 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.limit:
+            if received > limit:
                 # Of this class, because the framework passes it on from where it reads the body.
                 raise too_large
             return message

@@ -1,5 +1,6 @@
-"""The worker process: sends what is owed, routes again what has changed hands, notes attempts.
+"""The worker process: sends what is owed, and does what else goes on beside the requests.
 
+That is: to route again what has changed hands, to note attempts, to remove what is left of uploads.
 Its parts share nothing but the database; any number of such processes run beside each other.
 """
 
@@ -13,9 +14,10 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import structlog
 
-from api import db, rerouting
+from api import db, photos, rerouting
 from api.artefacts import Artefacts
 from api.delivery.worker import run_worker
+from api.objects import Objects, open_objects
 from api.routing import LiveRouting, OpenVersion, load_rules
 from api.settings import Settings
 from api.store import evidence
@@ -34,7 +36,7 @@ async def run_background(
     """Work until `stop` is set, then finish what is in flight.
 
     Without `stop`, SIGTERM and SIGINT set one. Raises `RulesError`, `DatasetError` for the store's
-    URL, and as `run_worker` does.
+    URL, `ObjectStoreUnusable`, and as `run_worker` does.
     """
     if stop is None:
         stop = asyncio.Event()
@@ -42,17 +44,18 @@ async def run_background(
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     opener = open_version or Artefacts.of(settings).open
     live = LiveRouting(rules=load_rules(settings.rules), clock=clock, open_version=opener)
+    objects = await asyncio.to_thread(open_objects, settings)
     dsn = await asyncio.to_thread(db.resolve_dsn, settings)
     failed: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        again = tasks.create_task(_with_pool(settings, dsn, _rerouting(settings, live)))
-        noting = tasks.create_task(_with_pool(settings, dsn, _noting(log_every_s)))
+        works = (_rerouting(settings, live), _noting(log_every_s), _sweeping(objects))
+        beside = [tasks.create_task(_with_pool(settings, dsn, work)) for work in works]
         try:
             await run_worker(settings, stop=stop, clock=clock)
         except Exception as error:  # noqa: BLE001 - raised below, outside of a group
             failed = error
-        again.cancel()
-        noting.cancel()
+        for task in beside:
+            task.cancel()
     if failed is not None:
         raise failed
 
@@ -94,3 +97,7 @@ def _noting(every_s: float) -> Work:
             await asyncio.sleep(pause_s)
 
     return work
+
+
+def _sweeping(objects: Objects) -> Work:
+    return lambda pool: photos.run_sweeps(pool, objects)

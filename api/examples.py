@@ -12,6 +12,11 @@ REPORT_ID = "3f0e6f6e-2f0c-4b7e-9d1a-5a2a86a7f0c1"
 AUTHORITY_ID = "8a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
 ENDPOINT_ID = "5d6c7b8a-9f0e-4d1c-a2b3-c4d5e6f70819"
 DELIVERY_ID = "0b9a8c7d-6e5f-4c3d-b2a1-0f1e2d3c4b5a"
+PHOTO_ID = "b1f7c3d2-4a5e-4f60-8a9b-7c6d5e4f3a2b"
+PHOTO_URL = (
+    f"https://georouter.example/v1/photos/{PHOTO_ID}/file"
+    "?expires=1794212105&signature=J4mGqM0r1mXH2Yw5lRkq7o2dV8s9TtBzNcPfEuWaKbI"
+)
 
 REPORT_IN: dict[str, Any] = {
     "lon": 2.12,
@@ -23,6 +28,25 @@ REPORT_IN: dict[str, Any] = {
     "chosen": None,
     "observed_at": "2026-11-02T08:15:00Z",
     "answers": {"depth_cm": 6.0, "cycle_route": True},
+    "photos": [PHOTO_ID],
+    "photos_public": False,
+}
+UPLOAD: dict[str, Any] = {"id": PHOTO_ID, "expires_at": "2026-11-03T08:14:50Z"}
+PHOTO_TAKEN: dict[str, Any] = {
+    **UPLOAD,
+    "width": 2048,
+    "height": 1536,
+    "hint": {"lon": 2.12001, "lat": 54.70998},
+}
+PHOTO_IN: dict[str, Any] = {"photo": PHOTO_ID}
+PHOTO: dict[str, Any] = {
+    "id": PHOTO_ID,
+    "state": "stored",
+    "width": 2048,
+    "height": 1536,
+    "url": PHOTO_URL,
+    "expires_at": "2026-11-09T08:15:05Z",
+    "public_url": None,
 }
 ENDPOINT_IN: dict[str, Any] = {
     "channel": "webhook",
@@ -194,6 +218,7 @@ REPORT_OUT: dict[str, Any] = {
         {**EVENT, "n": 3},
     ],
     "answers": REPORT_IN["answers"],
+    "photos": [PHOTO],
     "deliveries": [
         {
             "id": DELIVERY_ID,
@@ -457,6 +482,16 @@ MESSAGE_CREATED: dict[str, Any] = {
             name: DECISION[name]
             for name in ("state", "rule", "reason", "question", "candidates", "dataset")
         },
+        "photos": [
+            {
+                "id": PHOTO_ID,
+                "url": PHOTO_URL,
+                "expires_at": "2026-11-09T08:15:05.000000Z",
+                "width": 2048,
+                "height": 1536,
+                "content_type": "image/jpeg",
+            }
+        ],
     },
 }
 MESSAGE_CHALLENGE: dict[str, Any] = {
@@ -474,6 +509,7 @@ MESSAGE_UPDATED: dict[str, Any] = {
     "data": {
         "report": {"id": REPORT_ID},
         "decision": MESSAGE_CREATED["data"]["decision"],
+        "photos": MESSAGE_CREATED["data"]["photos"],
     },
 }
 MESSAGE_WITHDRAWN: dict[str, Any] = {

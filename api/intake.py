@@ -16,7 +16,13 @@ import asyncpg
 
 from api import db
 from api.auth import Caller
-from api.errors import AnswersRefused, IdempotencyKeyInvalid, IdempotencyKeyReused, PlaceError
+from api.errors import (
+    AnswersRefused,
+    FieldRefused,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyReused,
+    PlaceError,
+)
 from api.routing import LiveRouting
 from api.schemas import DecisionOut, Receipt, ReportIn
 from api.store import reports
@@ -47,7 +53,7 @@ async def accept(
     """Store a report and what follows from it, or find it stored already.
 
     Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`, a `PlaceError`, `UnknownCategory`,
-    `NotACandidate` or `AnswersRefused`; nothing is stored then.
+    `NotACandidate`, `AnswersRefused`, or `FieldRefused` for photos; nothing is stored then.
     """
     if idempotency_key is not None and not PRINTABLE.fullmatch(idempotency_key):
         raise IdempotencyKeyInvalid("Idempotency-Key takes 1 to 255 printable ASCII characters")
@@ -83,10 +89,17 @@ async def accept(
             decision=decision.model_dump(mode="json"),
             dataset_id=table.dataset_id,
             authority_id=authority.id,
+            photos=body.photos,
+            photos_public=body.photos_public,
         )
     if stored is None:
         replay = await _replay(body, key, caller, pool, rehearsal)
-        assert replay is not None  # noqa: S101 - the key is taken, and keys are never deleted
+        if replay is None:  # the key is free
+            raise FieldRefused(
+                "photos",
+                "one of them is no upload of yours that is on no report yet; leave it out, upload "
+                "it again, and attach it to the report afterwards",
+            )
         return replay
     receipt = Receipt.of(
         report_id=report_id,

@@ -80,6 +80,22 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(
         default=65536, description="Largest request body accepted, in bytes."
     )
+    photo_max_bytes: int = Field(
+        default=12_000_000, gt=0, le=100_000_000, description="Largest photo accepted, in bytes."
+    )
+    photos: str | None = Field(
+        default=None,
+        description="URL of the object store for photos: file://, s3://, gs:// or az://. Unset: "
+        "the folder `photos` of the data directory.",
+    )
+    public_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^https?://[^/?#\s]+(/[^?#\s]*[^/?#\s])?$",
+            description="Where councils reach the web processes, without a slash at the end, such "
+            "as `https://georouter.example`: links to photos begin with it. Unset: host and port.",
+        ),
+    ] = None
     dataset_poll_s: PositiveFloat = Field(
         default=2.0, description="How often a web process looks for a newly activated dataset."
     )
@@ -152,6 +168,11 @@ class Settings(BaseSettings):
                 "while it is being sent is sent twice"
             )
         return lease_s
+
+    @property
+    def link_base(self) -> str:
+        """What links to this service begin with."""
+        return self.public_url or f"http://{self.host}:{self.port}"
 
     @property
     def dry_run(self) -> bool:

@@ -64,12 +64,32 @@ class MessageDecision(Wire):
     dataset: str
 
 
+class MessagePhoto(Wire):
+    """A photo of the report, upright, at most 2048 pixels wide or high."""
+
+    id: UUID
+    url: Annotated[
+        str,
+        Field(description="Opens without a key; with `&size=thumb`, 320 pixels wide or high."),
+    ]
+    expires_at: Annotated[
+        Time, Field(description="Of `url`; `GET /v1/reports/{id}` has a new one.")
+    ]
+    width: int
+    height: int
+    content_type: Literal["image/jpeg"]
+
+
+Photos = Annotated[list[MessagePhoto], Field(description="All that have come by then.")]
+
+
 class CreatedData(Wire):
     """What `report.created` tells."""
 
     report: MessageReport
     authority: MessageAuthority
     decision: MessageDecision
+    photos: Photos
 
 
 class ReportCreated(Wire):
@@ -97,10 +117,11 @@ class UpdatedData(Wire):
 
     report: ReportId
     decision: MessageDecision
+    photos: Photos
 
 
 class ReportUpdated(Wire):
-    """Why a report that you have is yours, by now: the reporter, or an operator, has said so."""
+    """A report that you have, by now: why it is yours, and its photos."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_UPDATED]})
 

@@ -80,6 +80,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     from api.errors import SigningKeyUnreadable
     from api.evidence import NotACertificate
     from api.london import InstantRefused
+    from api.objects import ObjectStoreUnusable
     from api.vault import VaultUnusable
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
@@ -110,6 +111,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
             VaultUnusable,
             NotACertificate,
             SigningKeyUnreadable,
+            ObjectStoreUnusable,
         ),
         1,
     )
@@ -149,11 +151,13 @@ def serve() -> None:
     import uvicorn
 
     from api.app import create_app
+    from api.objects import open_objects
     from api.vault import open_vault
 
     settings = read_settings()
     # Found out here, a fault is one line; the server would log a traceback.
     open_vault(settings)
+    open_objects(settings)
     with_database(_nothing)
     stderr.print(f"serving http://{settings.host}:{settings.port}, documented at /docs")
     uvicorn.run(

@@ -8,7 +8,7 @@ sends. Who is at work on the queue, and what wakes them, is `liveness`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -62,6 +62,10 @@ class Claimed:
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     old_secret: str | None = field(default=None, repr=False)  # signs too, while it is rotated
     unsure: bool = False  # an earlier attempt may have arrived
+    # Of this try, or of the first one since it was owed: what must be alike in all tries counts
+    # from then.
+    first_tried_at: datetime | None = None
+    photos: Sequence[Mapping[str, Any]] = ()  # that came before it was owed
 
 
 async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = None) -> int:
@@ -111,7 +115,7 @@ async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = Non
             -- With a life of its own, but all that its attempts left in doubt: nobody has looked.
             ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
             SET state = 'pending', due_at = excluded.due_at, settled_at = NULL,
-                redelivered_at = now()
+                redelivered_at = now(), owed_at = clock_timestamp()
             WHERE delivery.state IN ('cancelled', 'dead')
         )
         SELECT count(*)::int FROM freed
@@ -259,6 +263,17 @@ SELECT claimed.id AS delivery_id,
        EXISTS (SELECT FROM attempt
                WHERE delivery_id = claimed.id AND n > claimed.redelivered_after
                  AND (outcome IS NULL OR unsure)) AS unsure,
+       -- A minute: of a claim that waited for its turn, the attempt begins before what it claims
+       -- was owed.
+       coalesce((SELECT min(started_at) FROM attempt
+                 WHERE delivery_id = claimed.id
+                   AND started_at >= claimed.owed_at - interval '1 minute'), now())
+           AS first_tried_at,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('id', photo.id, 'width', width,
+                                                     'height', height)
+                                  ORDER BY attached_at, created_at, photo.id), '[]')
+        FROM photo
+        WHERE photo.report_id = claimed.report_id AND attached_at <= claimed.owed_at) AS photos,
        claimed.sequence, claimed.event,
        endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
        endpoint.config,

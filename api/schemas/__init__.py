@@ -81,6 +81,13 @@ from api.schemas.operations import (
     NoticePage as NoticePage,
     Readiness as Readiness,
 )
+from api.schemas.photos import (
+    PhotoHint as PhotoHint,
+    PhotoIn as PhotoIn,
+    PhotoOut as PhotoOut,
+    PhotoTaken as PhotoTaken,
+    UploadOut as UploadOut,
+)
 from api.schemas.public import (
     Feature as Feature,
     Near as Near,
@@ -92,6 +99,7 @@ from api.schemas.public import (
     ReportFilter as ReportFilter,
 )
 from api.schemas.reports import (
+    MOST_PHOTOS as MOST_PHOTOS,
     Answer as Answer,
     AnswerIn as AnswerIn,
     AssignIn as AssignIn,

@@ -38,6 +38,8 @@ ELSEWHERE = {
     "api.embedded.EmbeddedPostgresError",
     "api.evidence.NotACertificate",
     "api.london.InstantRefused",
+    "api.objects.ObjectStoreUnusable",
+    "api.picture.Refused",
     "api.rerouting.NobodyLeft",
     "api.vault.SecretUnreadable",
     "api.vault.VaultUnusable",

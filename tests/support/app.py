@@ -199,6 +199,7 @@ async def started(
                 "egress_allow": (IPv4Network("127.0.0.0/8"),),
                 "delivery_mode": "live",
                 "secret_keys": SecretStr(KEY),
+                "photos": "memory:///",
                 **settings,
             }
         ),

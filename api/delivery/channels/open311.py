@@ -230,6 +230,8 @@ def form(server: Server, claimed: Claimed, service_code: str) -> bytes:
         ("long", f"{claimed.lon:.7f}"),
         ("description", description(claimed)),
         ("email", config.email),
+        # GeoReport has room for one.
+        ("media_url", claimed.photos[0]["url"] if claimed.photos else None),
         *((f"attribute[{code}]", value) for code, value in config.attributes.items()),
     ]
     return urlencode([(name, value) for name, value in fields if value is not None]).encode()
