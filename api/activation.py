@@ -187,14 +187,11 @@ async def activate(
     if row is None and commit:
         await artefacts.put(Path(name), dataset)
     async with _changing(dsn, commit=commit) as conn:
-        return await _activate(
-            conn,
-            dataset,
-            seen=seen,
-            rules=rules,
-            artefacts=artefacts if commit else None,
-            from_at=from_at,
-        )
+        if row is not None:
+            _kept(await datasets.get_dataset(conn, row["id"]))  # pruned meanwhile?
+        elif commit:
+            await _still_there(artefacts, dataset.version)
+        return await _activate(conn, dataset, seen=seen, rules=rules, from_at=from_at)
 
 
 async def roll_back(
@@ -218,14 +215,9 @@ async def roll_back(
     dataset = await artefacts.open(_kept(row)["version"], row["manifest"])
     Router(dataset.index, rules=rules, dataset=dataset.version, roads=dataset.roads)
     async with _changing(dsn, commit=commit) as conn:
-        return await _activate(
-            conn,
-            dataset,
-            seen=seen,
-            rules=rules,
-            artefacts=artefacts if commit else None,
-            rollback=True,
-        )
+        # Not the store: it may be down, and the machines have their copies.
+        _kept(await datasets.get_dataset(conn, row["id"]))
+        return await _activate(conn, dataset, seen=seen, rules=rules, rollback=True)
 
 
 def rollback_target(terms: Sequence[Mapping[str, Any]]) -> int | None:
@@ -250,7 +242,6 @@ async def _activate(
     *,
     seen: asyncpg.Record | None,
     rules: Rules,
-    artefacts: Artefacts | None,
     from_at: datetime | None = None,
     rollback: bool = False,
 ) -> Activated:
@@ -276,8 +267,6 @@ async def _activate(
             f"{before['version']} has come into force meanwhile, by somebody else or as planned; "
             "look at it, and run this again if you still want to"
         )
-    if artefacts is not None:
-        await _still_there(artefacts, dataset.version)
     if done.changed:
         await _audit(
             conn,

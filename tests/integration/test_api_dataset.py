@@ -175,6 +175,12 @@ async def test_machines_fetch_follow_and_outlive_the_store(
         # with a good copy the store is not missed
         async with machine(database_url, tmp_path / "a") as client:
             assert await told(client) == (200, version["two"])
+            here = Artefacts.of(Settings(data_dir=tmp_path / "a", datasets="s3://bucket"))
+            for name in ("one", "two"):  # nor by an operator who goes back there
+                await activation.roll_back(
+                    rules=rules, artefacts=here, dsn=database_url, commit=True, to=version[name]
+                )
+                await becomes(client, version[name])
         # without one the process lives, is not ready, and says why
         async with machine(database_url, tmp_path / "b") as client:
             assert (await client.get("/healthz")).status_code == 200

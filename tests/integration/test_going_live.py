@@ -468,7 +468,13 @@ async def test_the_same_activation_twice_at_once_is_harmless(
     assert [state for _, _, state in await listed(pool)] == ["retired", "active"]
 
 
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [("version", "was pruned on .* activate its folder"), ("folder", "was removed meanwhile; run")],
+)
 async def test_a_dataset_pruned_while_it_is_activated_is_not_put_in_force(
+    by: str,
+    message: str,
     folders: dict[str, Path],
     versions: dict[str, str],
     activate: Callable[..., Any],
@@ -491,10 +497,12 @@ async def test_a_dataset_pruned_while_it_is_activated_is_not_put_in_force(
             )
         )
         await waiting(pool, 1)
-        again = asyncio.ensure_future(activate(versions["both"]))
+        again = asyncio.ensure_future(
+            activate(versions["both"] if by == "version" else folders["both"])
+        )
         await waiting(pool, 2)
     assert [one.version for one in await prune] == [versions["both"]]
-    with pytest.raises(activation.ActivationRefused, match="was removed meanwhile; run this"):
+    with pytest.raises(activation.ActivationRefused, match=message):
         await again
     assert await in_force(pool) == "highway"
 
