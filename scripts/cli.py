@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from scripts import cli_boundaries, cli_evidence, council
+from scripts import cli_boundaries, cli_evidence, cli_reports, council
 from scripts.terminal import (
     Json,
     NotFoundError,
@@ -41,6 +41,7 @@ app = typer.Typer(
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of apps, councils and operators.")
 db_app = typer.Typer(no_args_is_help=True, help="The embedded database.")
 app.add_typer(cli_boundaries.app, name="boundaries")
+app.add_typer(cli_reports.app, name="reports")
 app.add_typer(keys_app, name="keys")
 secrets_app = typer.Typer(no_args_is_help=True, help="Keys that seal endpoints' secrets.")
 app.add_typer(db_app, name="db")
@@ -134,6 +135,7 @@ _OF_BOUNDARIES = {
     "boundaries.drivers.remote": {"RemoteError": 6},
     "boundaries.export": {"ExportConflictError": 5, "ExportError": 1},
     "boundaries.pictures": {"PictureError": 1},
+    "scripts.export_reports": {"ExportRefused": 5},
     "boundaries.tables": {"BulkNotFoundError": 4, "BulkConflictError": 5, "BulkError": 1},
 }
 
