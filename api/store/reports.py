@@ -187,7 +187,7 @@ async def find_question(conn: asyncpg.Connection, report_id: UUID) -> asyncpg.Re
 async def list_questions(conn: asyncpg.Connection, *, since: datetime) -> Sequence[asyncpg.Record]:
     """What the reports received since an instant ask, with the codes of those who refused them.
 
-    A report is `open` unless the last that an authority said of it is that it is fixed or closed.
+    Whether a report is `open` is what the public is told.
     """
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
@@ -198,13 +198,8 @@ async def list_questions(conn: asyncpg.Connection, *, since: datetime) -> Sequen
                    WHERE report_id = report.id AND kind = 'not_ours'
                    ORDER BY code
                ) AS refused,
-               coalesce((
-                   SELECT detail ->> 'state' NOT IN ('fixed', 'closed')
-                   FROM report_event
-                   WHERE report_id = report.id AND kind = 'status'
-                   ORDER BY n DESC LIMIT 1
-               ), true) AS open
-        FROM report
+               NOT closed AS open
+        FROM report JOIN report_progress USING (id)
         WHERE received_at >= $1
         ORDER BY received_at, id
         """,
