@@ -130,7 +130,7 @@ _OF_BOUNDARIES = {
     "boundaries.prove": {"ProofError": 1},
     "georouter.compiler": {"CompileError": 1},
     "boundaries.cache": {"CacheBusyError": 5, "CacheError": 1},
-    "boundaries.catalogue": {"UnknownSourceError": 4, "CatalogueError": 1},
+    "boundaries.catalogue": {"UnknownSourceError": 4},
     "boundaries.drivers.driver": {"FileMissingError": 4},
     "boundaries.drivers.remote": {"RemoteError": 6},
     "boundaries.export": {"ExportConflictError": 5, "ExportError": 1},
