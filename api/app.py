@@ -28,6 +28,7 @@ from api.metrics import Metrics
 from api.routes import (
     audit,
     authorities,
+    batch,
     categories,
     certificates,
     deliveries,
@@ -109,6 +110,7 @@ def create_app(
         categories,
         public,
         reports,
+        batch,
         certificates,
         authorities,
         endpoints,
@@ -122,7 +124,9 @@ def create_app(
     ):
         app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimit, limit=settings.max_body_bytes, of_batches=settings.max_batch_bytes
+    )
     app.add_middleware(telemetry.Correlation, on_error=errors.respond, random_bytes=random_bytes)
     _describe(app)
     return app
@@ -131,21 +135,24 @@ def create_app(
 class BodyLimit:
     """ASGI middleware: refuses a body over `limit` bytes, announced or not, before it is parsed.
 
-    The framework's own limit answers in plain text when the length is announced.
+    `of_batches` is the limit of batches. The framework's own answers in plain text when the length
+    is announced.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, of_batches: int) -> None:
         self.app = app
         self.limit = limit
+        self.of_batches = of_batches
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        too_large = HTTPException(413, f"a body has at most {self.limit} bytes here")
+        limit = self.of_batches if scope["path"] == batch.PATH else self.limit
+        too_large = HTTPException(413, f"a body has at most {limit} bytes here")
         announced = Headers(scope=scope).get("content-length", "0")
-        if len(announced) > MAX_DIGITS or not announced.isdecimal() or int(announced) > self.limit:
+        if len(announced) > MAX_DIGITS or not announced.isdecimal() or int(announced) > limit:
             await errors.respond(scope, too_large)(scope, receive, send)
             return
         received = 0
@@ -154,7 +161,7 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.limit:
+            if received > limit:
                 # Of this class, because the framework passes it on from where it reads the body.
                 raise too_large
             return message

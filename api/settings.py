@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(
         default=65536, description="Largest request body accepted, in bytes."
     )
+    max_batch_bytes: PositiveInt = Field(
+        default=1_048_576, description="The same of a batch of reports."
+    )
     dataset_poll_s: PositiveFloat = Field(
         default=2.0, description="How often a web process looks for a newly activated dataset."
     )

@@ -64,12 +64,23 @@ class MessageDecision(Wire):
     dataset: str
 
 
+class MessageContact(Wire):
+    """The reporter, as far as they gave it for you to have."""
+
+    name: str | None
+    email: str | None
+    phone: Annotated[str | None, Field(description="E.164, such as +442079460000.")]
+
+
 class CreatedData(Wire):
     """What `report.created` tells."""
 
     report: MessageReport
     authority: MessageAuthority
     decision: MessageDecision
+    contact: Annotated[
+        MessageContact | None, Field(description="Null unless the reporter agreed.")
+    ] = None
 
 
 class ReportCreated(Wire):
@@ -97,10 +108,14 @@ class UpdatedData(Wire):
 
     report: ReportId
     decision: MessageDecision
+    reports: Annotated[
+        int | None,
+        Field(description="How many there are of this by now, if that is the news."),
+    ] = None
 
 
 class ReportUpdated(Wire):
-    """Why a report that you have is yours, by now: the reporter, or an operator, has said so."""
+    """A report that you have, by now: why it is yours, or how many more have reported the same."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_UPDATED]})
 

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import asyncpg
@@ -289,6 +289,8 @@ class _Worker:
         try:
             if self._vault is not None:
                 claimed = unsealed(claimed, self._vault)
+                if claimed.contact is not None:
+                    claimed = replace(claimed, contact=self._vault.open(claimed.contact))
         except SecretUnreadable as error:
             return policy.Deferred(why=str(error))
         try:

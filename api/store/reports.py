@@ -12,6 +12,8 @@ from uuid import UUID
 
 import asyncpg
 
+from api.store.followers import NewFollower
+
 
 async def insert_report(
     conn: asyncpg.Connection,
@@ -32,6 +34,7 @@ async def insert_report(
     decision: Mapping[str, Any],
     dataset_id: int,
     authority_id: UUID,
+    follower: NewFollower,
 ) -> asyncpg.Record | None:
     """Store a report with all that follows from it; None if the idempotency key was used before.
 
@@ -43,8 +46,8 @@ async def insert_report(
             -- Of concurrent posts with one key, the losers wait here on the unique index until the
             -- winner commits, and then insert nothing, here and below. They find the winner's
             -- report in a statement of their own: this one's snapshot is too old to see it.
-            INSERT INTO idempotency (api_key_id, key, request_sha256, report_id)
-            VALUES ($2, $3, $4, $1)
+            INSERT INTO idempotency (api_key_id, key, request_sha256, report_id, follower_id)
+            VALUES ($2, $3, $4, $1, $17)
             ON CONFLICT (api_key_id, key) DO NOTHING
             RETURNING report_id
         ), intake AS MATERIALIZED (
@@ -70,6 +73,12 @@ async def insert_report(
         ), waiting AS (
             INSERT INTO held (report_id, authority_id)
             SELECT id, $13 FROM stored WHERE held_on_receipt
+        ), reporter AS (
+            INSERT INTO follower (id, report_id, kind, token_sha256, token, contact, contact_hmac,
+                                  share_contact, notify)
+            SELECT $17, id, 'reporter', $18::bytea, $19::text, $20::text, $21::bytea, $22::boolean,
+                   $23::boolean
+            FROM stored
         ), told AS (
             -- The log commits to what was reported, and does not say it.
             INSERT INTO report_event (report_id, n, kind, authority_id, detail)
@@ -97,18 +106,31 @@ async def insert_report(
         road_ref,
         chosen,
         answers,
+        follower.id,
+        follower.token_sha256,
+        follower.token,
+        follower.contact,
+        follower.contact_hmac,
+        follower.share_contact,
+        follower.notify,
     )
 
 
 async def find_posted(
     conn: asyncpg.Connection, *, api_key_id: UUID, idempotency_key: str
 ) -> asyncpg.Record | None:
-    """The report that an idempotency key was used for."""
+    """The report that an idempotency key was used for, and the private link of the receipt.
+
+    `receipt` is null unless the report is another's, which the request joined.
+    """
     return await conn.fetchrow(
         """
         SELECT request_sha256, report.id, received_at,
-               coalesce(first_decision, decision) AS decision, held_on_receipt
-        FROM idempotency JOIN report ON report.id = report_id
+               coalesce(first_decision, decision) AS decision, held_on_receipt, receipt,
+               follower.token
+        FROM idempotency
+        JOIN report ON report.id = idempotency.report_id
+        LEFT JOIN follower ON follower.id = follower_id
         WHERE idempotency.api_key_id = $1 AND key = $2
         """,
         api_key_id,

@@ -160,6 +160,7 @@ def _facts(claimed: Claimed) -> list[tuple[str, str]]:
         ("Because", str(claimed.decision.get("reason") or "")),
         # Where it is in doubt that it is theirs, they are told what is not known.
         ("In doubt", str(claimed.decision.get("question") or "")),
+        ("Reporter", ", ".join((claimed.reporter or {}).values())),
         ("Report", str(claimed.report_id)),
     ]
     return [(name, _line(value)) for name, value in facts if value]
