@@ -67,7 +67,8 @@ async def accept(
             )
     except (PlaceError, UnknownCategory, NotACandidate, AnswersRefused):
         # A retry of what was accepted under another dataset or catalogue gets its old answer.
-        replay = await _replay(body, key, caller, pool, vault, rehearsal)
+        known = idempotency_key is not None
+        replay = await _replay(body, key, caller, pool, vault, rehearsal) if known else None
         if replay is None:
             raise
         return replay

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -14,6 +15,8 @@ import pytest
 from pyproj import Geod
 
 from api import followers
+from api.delivery import outbox
+from api.delivery.channels.mail import compose
 from api.store.sealed import reseal
 from api.vault import Vault, new_key
 from tests.integration.test_api_public import say
@@ -176,6 +179,22 @@ async def test_what_the_council_may_have_goes_with_the_report(api: Api, database
     assert ["Jo van", "Field", "Jo.Field@example.org", "+442079460000"] in given
     everything = await dump(api.pool)
     assert not [said for said in SAID if said in everything]
+
+
+async def test_a_mail_says_how_to_reach_the_reporter(api: Api) -> None:
+    await api.register()
+    await api.post_report(contact={**CONTACT, "share_with_council": True})
+    async with api.pool.acquire() as conn:
+        [claimed] = await outbox.claim(conn, worker=1, limit=5, lease_s=60.0, per_endpoint=5)
+    assert claimed.contact is not None
+    assert "Jo" not in repr(claimed)
+    sent = replace(claimed, contact=VAULT.open(claimed.contact), url="mailto:a@council.example")
+    assert "Jo" not in repr(sent)
+    text = compose(sent, sender="from@service.example").get_body(("plain",))
+    assert text is not None
+    assert "Reporter: Jo van Field, Jo.Field@example.org, +442079460000\n" in text.get_content()
+    bare = compose(replace(sent, contact=None), sender="from@service.example").as_string()
+    assert "Reporter:" not in bare
 
 
 # --- any clock ------------------------------------------------------------------------------------
