@@ -305,7 +305,6 @@ def respond(
         headers["WWW-Authenticate"] = challenge
     if row.status == 503:
         headers["Retry-After"] = str(RETRY_AFTER_S)
-    # Escaped to ASCII: a message may quote what a client sent, lone surrogates included.
     body = json.dumps(document).encode()
     return Response(body, status_code=row.status, headers=headers, media_type=MEDIA_TYPE)
 
@@ -319,7 +318,8 @@ def describe(
         "type": row.type,
         "title": row.title,
         "status": row.status,
-        "detail": detail,
+        # It may quote what a client sent, lone surrogates included.
+        "detail": detail.encode("utf-8", "replace").decode(),
     }
     if fields:
         document["errors"] = [

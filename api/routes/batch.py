@@ -61,7 +61,9 @@ async def _answer(
         draft = schemas.DraftIn.model_validate(item)
         posted, replayed = await take(draft.report, draft.idempotency_key, wired, caller)
     except ValidationError as error:
-        failure = RequestValidationError(error.errors(), body=item)
+        # Fields go by the names that they have in a report of its own.
+        found = [{**one, "loc": one["loc"][1:] or one["loc"]} for one in error.errors()]
+        failure = RequestValidationError(found, body=item)
     except Exception as error:
         failure = error
         if not isinstance(error, tuple(ROWS)):

@@ -21,7 +21,11 @@ def draft(key: str, **fields: Any) -> dict[str, Any]:
 
 
 async def send(api: Api, *items: Any, key: str = "app") -> httpx.Response:
-    return await api.post("/v1/reports:batch", key=key, items=list(items))
+    return await api.client.post(
+        batch.PATH,
+        content=json.dumps({"items": items}),
+        headers={**api.headers(key), "Content-Type": "application/json"},
+    )
 
 
 async def answers(api: Api, *items: Any) -> list[dict[str, Any]]:
@@ -55,9 +59,12 @@ async def test_each_is_answered_as_if_it_had_come_by_itself(api: Api) -> None:
         draft("f", **IN_SHIRE, observed_at="1970-01-01T00:00:00+02:00"),
         None,
         draft("g", answers={"depth_cm": "deep"}),
+        draft("h", category="half a pair \ud800"),
+        draft("half a pair \ud800"),
+        {**draft("i"), "colour": "\ud800"},
     )
     assert [one["status"] for one in found] == [
-        *(201, 422, 422, 422, 422, 422, 400, 201, 422, 201, 422, 422)
+        *(201, 422, 422, 422, 422, 422, 400, 201, 422, 201, 422, 422, 422, 400, 422)
     ]
     refused = [problem(one) for one in found if one["status"] != 201]
     assert refused == [
@@ -70,9 +77,12 @@ async def test_each_is_answered_as_if_it_had_come_by_itself(api: Api) -> None:
         "idempotency-key-reused",
         "validation-failed",
         "validation-failed",
+        "validation-failed",
+        "invalid-idempotency-key",
+        "validation-failed",
     ]
     assert found[3]["problem"]["errors"] == [{"field": "report", "message": "is required"}]
-    assert [one["field"] for one in found[4]["problem"]["errors"]] == ["report.lon"]
+    assert [one["field"] for one in found[4]["problem"]["errors"]] == ["lon"]
     assert "known" in found[5]["problem"]
     assert [one["replayed"] for one in found if one["receipt"]] == [False, True, False]
     assert found[7]["receipt"] == found[0]["receipt"]
