@@ -1,7 +1,7 @@
 """The web process: puts the parts together and serves them.
 
 `create_app` is its composition root. Nothing is opened before the application's lifespan begins:
-then the pool, the dataset in force, its poll and the notifier, in this order; it fails to start
+then the pool, the dataset in force, its polls and the notifier, in this order; it fails to start
 only for a database that is not there or lacks migrations, not for a missing dataset.
 """
 
@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -23,31 +22,38 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import db, errors, telemetry
+from api.artefacts import Artefacts
 from api.delivery.liveness import Notifier
+from api.links import PhotoLinks
 from api.metrics import Metrics
+from api.objects import open_objects
+from api.photos import Studio
+from api.pictures import Pictures
 from api.routes import (
     audit,
     authorities,
     batch,
     categories,
     certificates,
+    dataset,
     deliveries,
     endpoints,
     health,
     locate,
     metrics,
     notices,
+    photos,
     public,
     reports,
     triage,
     updates,
+    uploads,
     webhooks,
 )
 from api.routes.wiring import Wiring, attach
-from api.routing import LiveRouting, load_rules
+from api.routing import LiveRouting, OpenVersion, load_rules
 from api.settings import Settings
 from api.vault import open_vault
-from boundaries.dataset import Dataset, open_dataset
 
 # Of a Content-Length; Python refuses to read thousands of them.
 MAX_DIGITS = 18
@@ -65,37 +71,56 @@ def create_app(
     settings: Settings,
     *,
     dsn: str | None = None,
-    open_folder: Callable[[Path], Dataset] = open_dataset,
+    open_version: OpenVersion | None = None,
     random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
-    """Make the web application; raises `RulesError`.
+    """Make the web application; raises `RulesError`, and `DatasetError` for the store's URL.
 
-    `dsn` names the database where the caller knows it already; otherwise the settings do. Starting
-    it raises `DatabaseUnavailable`, `SchemaOutdated`, `EmbeddedPostgresError` or `VaultUnusable`.
+    `dsn` names the database where the caller knows it already; otherwise the settings do, and so
+    they do the artefact store in the place of `open_version`. Starting it raises
+    `DatabaseUnavailable`, `SchemaOutdated`, `EmbeddedPostgresError`, `VaultUnusable` or
+    `ObjectStoreUnusable`.
     """
     telemetry.configure()
     rules = load_rules(settings.rules)
+    opener = open_version or Artefacts.of(settings).open
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         vault = await asyncio.to_thread(open_vault, settings)
+        objects = await asyncio.to_thread(open_objects, settings)
         # In a thread: an embedded server takes a second to start.
         database = await asyncio.to_thread(db.resolve_dsn, settings) if dsn is None else dsn
         async with await db.create_pool(database, size=settings.database_pool) as pool:
             async with db.acquire(pool) as conn:
                 await db.check_schema(conn)
-            live = LiveRouting(rules=rules, clock=clock, open_folder=open_folder)
+            live = LiveRouting(rules=rules, clock=clock, open_version=opener)
             await live.refresh(pool)
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
-                figures = Metrics(pool, clock=time.monotonic)
-                wiring = Wiring(settings, pool, live, notifier, random_bytes, figures, vault, clock)
+                prepare = tasks.create_task(live.prepare(pool, every_s=settings.dataset_poll_s))
+                figures = Metrics(pool, clock=time.monotonic, dataset=live.figures)
+                studio = Studio(pool, objects, Pictures())
+                links = PhotoLinks(settings.link_base, vault, clock)
+                wiring = Wiring(
+                    settings,
+                    pool,
+                    live,
+                    notifier,
+                    random_bytes,
+                    figures,
+                    vault,
+                    clock,
+                    studio,
+                    links,
+                )
                 attach(app, wiring)
                 try:
                     yield
                 finally:
                     poll.cancel()
+                    prepare.cancel()
 
     app: FastAPI = FastAPIOffline(
         title="georouter",
@@ -109,9 +134,12 @@ def create_app(
         locate,
         categories,
         public,
+        dataset,
         reports,
         batch,
         certificates,
+        uploads,
+        photos,
         authorities,
         endpoints,
         deliveries,
@@ -125,9 +153,13 @@ def create_app(
         app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})
     app.add_middleware(
-        BodyLimit, limit=settings.max_body_bytes, of_batches=settings.max_batch_bytes
+        BodyLimit,
+        limit=settings.max_body_bytes,
+        of_batches=settings.max_batch_bytes,
+        of_photos=settings.photo_max_bytes,
     )
     app.add_middleware(telemetry.Correlation, on_error=errors.respond, random_bytes=random_bytes)
+    app.add_middleware(uploads.Tus)  # around all others: what it asks of answers, it asks of theirs
     _describe(app)
     return app
 
@@ -135,21 +167,24 @@ def create_app(
 class BodyLimit:
     """ASGI middleware: refuses a body over `limit` bytes, announced or not, before it is parsed.
 
-    `of_batches` is the limit of batches. The framework's own answers in plain text when the length
-    is announced.
+    `of_batches` and `of_photos` are the limits where those are sent. The framework's own answers in
+    plain text when the length is announced.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, of_batches: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, of_batches: int, of_photos: int) -> None:
         self.app = app
         self.limit = limit
         self.of_batches = of_batches
+        self.of_photos = of_photos
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        limit = self.of_batches if scope["path"] == batch.PATH else self.limit
+        limit = self.of_photos if scope["path"].startswith("/v1/photos") else self.limit
+        if scope["path"] == batch.PATH:
+            limit = self.of_batches
         too_large = HTTPException(413, f"a body has at most {limit} bytes here")
         announced = Headers(scope=scope).get("content-length", "0")
         if len(announced) > MAX_DIGITS or not announced.isdecimal() or int(announced) > limit:

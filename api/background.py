@@ -1,5 +1,6 @@
-"""The worker process: sends what is owed, routes again what has changed hands, notes attempts.
+"""The worker process: sends what is owed, and does what else goes on beside the requests.
 
+That is: to route again what has changed hands, to note attempts, to remove what is left of uploads.
 Its parts share nothing but the database; any number of such processes run beside each other.
 """
 
@@ -9,17 +10,17 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import asyncpg
 import structlog
 
-from api import db, rerouting
+from api import db, photos, rerouting
+from api.artefacts import Artefacts
 from api.delivery.worker import run_worker
-from api.routing import LiveRouting, load_rules
+from api.objects import Objects, open_objects
+from api.routing import LiveRouting, OpenVersion, load_rules
 from api.settings import Settings
 from api.store import evidence
-from boundaries.dataset import Dataset, open_dataset
 
 log = structlog.get_logger()
 
@@ -29,29 +30,32 @@ async def run_background(
     *,
     stop: asyncio.Event | None = None,
     clock: Callable[[], float] = time.time,
-    open_folder: Callable[[Path], Dataset] = open_dataset,
+    open_version: OpenVersion | None = None,
     log_every_s: float = 1.0,
 ) -> None:
     """Work until `stop` is set, then finish what is in flight.
 
-    Without `stop`, SIGTERM and SIGINT set one. Raises `RulesError`, and as `run_worker` does.
+    Without `stop`, SIGTERM and SIGINT set one. Raises `RulesError`, `DatasetError` for the store's
+    URL, `ObjectStoreUnusable`, and as `run_worker` does.
     """
     if stop is None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    live = LiveRouting(rules=load_rules(settings.rules), clock=clock, open_folder=open_folder)
+    opener = open_version or Artefacts.of(settings).open
+    live = LiveRouting(rules=load_rules(settings.rules), clock=clock, open_version=opener)
+    objects = await asyncio.to_thread(open_objects, settings)
     dsn = await asyncio.to_thread(db.resolve_dsn, settings)
     failed: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        again = tasks.create_task(_with_pool(settings, dsn, _rerouting(settings, live)))
-        noting = tasks.create_task(_with_pool(settings, dsn, _noting(log_every_s)))
+        works = (_rerouting(settings, live), _noting(log_every_s), _sweeping(objects))
+        beside = [tasks.create_task(_with_pool(settings, dsn, work)) for work in works]
         try:
             await run_worker(settings, stop=stop, clock=clock)
         except Exception as error:  # noqa: BLE001 - raised below, outside of a group
             failed = error
-        again.cancel()
-        noting.cancel()
+        for task in beside:
+            task.cancel()
     if failed is not None:
         raise failed
 
@@ -93,3 +97,7 @@ def _noting(every_s: float) -> Work:
             await asyncio.sleep(pause_s)
 
     return work
+
+
+def _sweeping(objects: Objects) -> Work:
+    return lambda pool: photos.run_sweeps(pool, objects)

@@ -84,7 +84,7 @@ class IntakeError(ApiError):
 
 
 class MediaTypeUnsupported(IntakeError):
-    """The body is not declared as JSON."""
+    """The body is not declared as what it must be."""
 
 
 class IdempotencyKeyInvalid(IntakeError):
@@ -93,6 +93,22 @@ class IdempotencyKeyInvalid(IntakeError):
 
 class IdempotencyKeyReused(IntakeError):
     """The key was used before, for another report."""
+
+
+class PhotoRefused(IntakeError):
+    """What was uploaded is no photo that can be used; nothing of it is kept."""
+
+
+class UploadHeaderInvalid(IntakeError):
+    """A header that an upload needs is missing or makes no sense."""
+
+
+class UploadStalled(IntakeError):
+    """Nothing came for too long; what came before is kept."""
+
+
+class TusVersionUnsupported(IntakeError):
+    """The client speaks another version of tus, or does not say which."""
 
 
 class FieldRefused(IntakeError):
@@ -162,6 +178,30 @@ class SigningKeyUnreadable(ApiError):
     """The key that signs certificates is sealed with one that this process does not have."""
 
 
+class UploadOffsetWrong(ResourceError):
+    """These bytes do not follow on what has come."""
+
+
+class UploadGone(ResourceError):
+    """The upload has expired or was ended."""
+
+
+class PhotoAttached(ResourceError):
+    """The photo belongs to a report already."""
+
+
+class PhotosEnough(ResourceError):
+    """The report has as many photos as it may."""
+
+
+class LinkExpired(ResourceError):
+    """A signed link whose time is over."""
+
+
+class PhotosUnavailable(ApiError):
+    """Photos cannot be made or kept at the moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """What the table says of a failure: `slug` is its stable name, `title` the same in words."""
@@ -188,11 +228,15 @@ TABLE: dict[type[Exception], Row] = {
     KeyExpired: Row("key-expired", 401, "The API key has expired"),
     KeyRevoked: Row("key-revoked", 401, "The API key has been revoked"),
     RoleForbidden: Row("forbidden", 403, "The API key does not allow this"),
-    MediaTypeUnsupported: Row("unsupported-media-type", 415, "The body must be JSON"),
+    MediaTypeUnsupported: Row("unsupported-media-type", 415, "The body is of another type"),
     IdempotencyKeyInvalid: Row("invalid-idempotency-key", 400, "The idempotency key is invalid"),
     IdempotencyKeyReused: Row(
         "idempotency-key-reused", 422, "The idempotency key was used for another report"
     ),
+    PhotoRefused: Row("photo-refused", 422, "The photo cannot be used"),
+    UploadHeaderInvalid: Row("invalid-upload-header", 400, "A header of the upload is wrong"),
+    UploadStalled: Row("upload-stalled", 408, "The upload has stalled"),
+    TusVersionUnsupported: Row("unsupported-tus-version", 412, "The version of tus is another"),
     FieldRefused: VALIDATION_FAILED,
     AnswersRefused: VALIDATION_FAILED,
     InvalidCoordinate: VALIDATION_FAILED,
@@ -209,6 +253,12 @@ TABLE: dict[type[Exception], Row] = {
     ChallengedTooOften: Row("challenged-too-often", 429, "There were too many challenges"),
     SealedUnreadable: Row("sealed-unreadable", 503, "Personal data cannot be opened"),
     SigningKeyUnreadable: Row("signing-key-unreadable", 503, "Certificates cannot be signed"),
+    UploadOffsetWrong: Row("upload-offset-wrong", 409, "The bytes do not follow on what has come"),
+    UploadGone: Row("upload-gone", 410, "The upload has ended"),
+    PhotoAttached: Row("photo-attached", 409, "The photo belongs to a report"),
+    PhotosEnough: Row("photos-enough", 409, "The report has as many photos as it may"),
+    LinkExpired: Row("link-expired", 410, "The link has expired"),
+    PhotosUnavailable: Row("photos-unavailable", 503, "Photos cannot be taken or shown just now"),
 }
 
 # What the framework itself answers with, by status.

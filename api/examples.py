@@ -14,6 +14,11 @@ ENDPOINT_ID = "5d6c7b8a-9f0e-4d1c-a2b3-c4d5e6f70819"
 DELIVERY_ID = "0b9a8c7d-6e5f-4c3d-b2a1-0f1e2d3c4b5a"
 _TRACK = "/v1/track/dHdvLXRpbWVzLXNpeHRlZW4tYnl0ZXMtYXMtc2VjcmU"
 _TRACK_TOO = "/v1/track/YW5vdGhlci1saW5rLWZvci1hbm90aGVyLXBlcnNvbi4"
+PHOTO_ID = "b1f7c3d2-4a5e-4f60-8a9b-7c6d5e4f3a2b"
+PHOTO_URL = (
+    f"https://georouter.example/v1/photos/{PHOTO_ID}/file"
+    "?expires=1794212105&signature=J4mGqM0r1mXH2Yw5lRkq7o2dV8s9TtBzNcPfEuWaKbI"
+)
 
 CONTACT: dict[str, Any] = {
     "name": "Jo Field",
@@ -34,6 +39,25 @@ REPORT_IN: dict[str, Any] = {
     "answers": {"depth_cm": 6.0, "cycle_route": True},
     "contact": CONTACT,
     "duplicate_of": None,
+    "photos": [PHOTO_ID],
+    "photos_public": False,
+}
+UPLOAD: dict[str, Any] = {"id": PHOTO_ID, "expires_at": "2026-11-03T08:14:50Z"}
+PHOTO_TAKEN: dict[str, Any] = {
+    **UPLOAD,
+    "width": 2048,
+    "height": 1536,
+    "hint": {"lon": 2.12001, "lat": 54.70998},
+}
+PHOTO_IN: dict[str, Any] = {"photo": PHOTO_ID}
+PHOTO: dict[str, Any] = {
+    "id": PHOTO_ID,
+    "state": "stored",
+    "width": 2048,
+    "height": 1536,
+    "url": PHOTO_URL,
+    "expires_at": "2026-11-09T08:15:05Z",
+    "public_url": None,
 }
 ENDPOINT_IN: dict[str, Any] = {
     "channel": "webhook",
@@ -248,6 +272,7 @@ REPORT_OUT: dict[str, Any] = {
         {**EVENT, "n": 3},
     ],
     "answers": REPORT_IN["answers"],
+    "photos": [PHOTO],
     "deliveries": [
         {
             "id": DELIVERY_ID,
@@ -327,6 +352,23 @@ CATEGORY: dict[str, Any] = {
     ],
 }
 CATEGORY_LIST: dict[str, Any] = {"version": "5b0c2f1e", "items": [CATEGORY]}
+
+DATASET: dict[str, Any] = {
+    "version": "doggerland-1",
+    "since": "2026-11-01T00:00:00Z",
+    "layers": [{"name": "highway", "areas": 6}, {"name": "district", "areas": 9}],
+    "sources": [
+        {
+            "layer": layer,
+            "title": "Authorities of Doggerland",
+            "publisher": "Doggerland Survey",
+            "edition": "October 2026",
+            "licence": "OGL-UK-3.0",
+            "attribution": "Contains Doggerland Survey data (2026).",
+        }
+        for layer in ("highway", "district")
+    ],
+}
 
 AUTHORITY: dict[str, Any] = {
     "id": AUTHORITY_ID,
@@ -495,6 +537,16 @@ MESSAGE_CREATED: dict[str, Any] = {
             for name in ("state", "rule", "reason", "question", "candidates", "dataset")
         },
         "contact": {name: CONTACT[name] for name in ("name", "email", "phone")},
+        "photos": [
+            {
+                "id": PHOTO_ID,
+                "url": PHOTO_URL,
+                "expires_at": "2026-11-09T08:15:05.000000Z",
+                "width": 2048,
+                "height": 1536,
+                "content_type": "image/jpeg",
+            }
+        ],
     },
 }
 MESSAGE_CHALLENGE: dict[str, Any] = {
@@ -513,6 +565,7 @@ MESSAGE_UPDATED: dict[str, Any] = {
         "report": {"id": REPORT_ID},
         "decision": MESSAGE_CREATED["data"]["decision"],
         "reports": 3,
+        "photos": MESSAGE_CREATED["data"]["photos"],
     },
 }
 MESSAGE_WITHDRAWN: dict[str, Any] = {

@@ -6,19 +6,18 @@ the one in force today. Nothing is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from api import london
-from api.routing import UNUSABLE
+from api.routing import UNUSABLE, OpenVersion
 from api.schemas import DecisionOut
-from api.store import authorities, events, reports, reroutes
+from api.store import datasets, events, reports, reroutes
 from boundaries.dataset import Dataset
 from georouter.model import Decision, NotACandidate, Rules, UnknownCategory
 from georouter.router import Router
@@ -44,7 +43,7 @@ async def explain(
     *,
     rules: Rules,
     today: date,
-    open_folder: Callable[[Path], Dataset],
+    open_version: OpenVersion,
 ) -> Explained | None:
     """Explain where a report is; None if there is no such report."""
     row = await reports.find_question(conn, report_id)
@@ -61,16 +60,18 @@ async def explain(
         *_decided(decision),
         *_since(happened),
     ]
-    then = Replay(row, rules, refused, decision.as_of or london.day_of(_seconds(row)))
-    sentences.append(_compare(then.by(row["location"], open_folder), decision, "the same dataset"))
+    replay = Replay(row, rules, refused, decision.as_of or london.day_of(_seconds(row)))
+    dataset = await _opened(conn, row["dataset_id"], open_version)
+    sentences.append(_compare(replay.by(dataset), decision, "the same dataset"))
     if decision.rules not in (None, rules.version):
         sentences.append(
             f"The rules have been changed since: {decision.rules} then, {rules.version} now."
         )
-    active = await authorities.active_dataset(conn)
+    active = await datasets.active_dataset(conn)
     if active is None:
         return Explained((*sentences, "No dataset is in force today."), None)
-    now = Replay(row, rules, refused, today).by(active["location"], open_folder)
+    dataset = await _opened(conn, active["id"], open_version)
+    now = Replay(row, rules, refused, today).by(dataset)
     sentences.append(_compare(now, decision, f"today's dataset, {active['version']}"))
     same = None if isinstance(now, str) else _code(now) == _code(decision)
     return Explained(tuple(sentences), same)
@@ -88,10 +89,11 @@ class Replay:
     refused: Collection[str]
     as_of: date
 
-    def by(self, location: str, open_folder: Callable[[Path], Dataset]) -> Decision | str:
+    def by(self, dataset: Dataset | str) -> Decision | str:
         """The decision by a dataset, or why there is none."""
+        if isinstance(dataset, str):
+            return dataset
         try:
-            dataset = open_folder(Path(location))
             router = Router(
                 dataset.index, rules=self.rules, dataset=dataset.version, roads=dataset.roads
             )
@@ -114,6 +116,19 @@ class Replay:
             as_of=self.as_of,
             refused=self.refused,
         )
+
+
+async def _opened(
+    conn: asyncpg.Connection, dataset_id: int, open_version: OpenVersion
+) -> Dataset | str:
+    """A dataset, or why it cannot be opened."""
+    row = await datasets.get_dataset(conn, dataset_id)
+    if row["removed_at"] is not None:
+        return f"the artefact of {row['version']} was pruned on {row['removed_at']:%Y-%m-%d}"
+    try:
+        return await open_version(row["version"], row["manifest"])
+    except UNUSABLE as error:
+        return str(error)
 
 
 def _decided(decision: DecisionOut) -> Iterator[str]:

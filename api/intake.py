@@ -16,7 +16,13 @@ import asyncpg
 
 from api import db, followers, joining
 from api.auth import Caller
-from api.errors import AnswersRefused, IdempotencyKeyInvalid, IdempotencyKeyReused, PlaceError
+from api.errors import (
+    AnswersRefused,
+    FieldRefused,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyReused,
+    PlaceError,
+)
 from api.routing import LiveRouting
 from api.schemas import DecisionOut, Links, Receipt, ReportIn
 from api.store import reports
@@ -125,8 +131,19 @@ async def _store(
             dataset_id=table.dataset_id,
             authority_id=authority.id,
             follower=follower,
+            photos=body.photos,
+            photos_public=body.photos_public,
+        )
+        taken = stored is None and await reports.find_posted(
+            conn, api_key_id=caller.key_id, idempotency_key=key
         )
     if stored is None:
+        if not taken:  # the key is free
+            raise FieldRefused(
+                "photos",
+                "one of them is no upload of yours that is on no report yet; leave it out, upload "
+                "it again, and attach it to the report afterwards",
+            )
         return None
     return Receipt.of(
         report_id=report_id,

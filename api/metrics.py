@@ -1,6 +1,7 @@
 """The figures of `/metrics`: read from the database when asked, and kept for a few seconds.
 
-They are of the whole installation, so any one web process may be asked, and a worker needs no port.
+They are of the whole installation, so any one web process may be asked, and a worker needs no port;
+but for those of the dataset, which each web process has for itself.
 """
 
 from __future__ import annotations
@@ -37,11 +38,22 @@ GAUGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 class Metrics(Collector):
-    """The last figures read; `clock` is a monotonic one, in seconds."""
+    """The last figures read; `clock` is a monotonic one, in seconds.
 
-    def __init__(self, pool: asyncpg.Pool, clock: Callable[[], float]) -> None:
+    `dataset` says which version decides here, whether another one should, and how old that
+    knowledge is.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        *,
+        clock: Callable[[], float],
+        dataset: Callable[[], tuple[str | None, bool, float]],
+    ) -> None:
         self._pool = pool
         self._clock = clock
+        self._dataset = dataset
         self._reading = asyncio.Lock()
         self._rows: Sequence[asyncpg.Record] = ()
         self._read_at = float("-inf")
@@ -71,4 +83,23 @@ class Metrics(Collector):
         for row in self._rows:
             given = [value for value in (row["channel"], row["label"]) if value]
             families[row["metric"]].add_metric(given, row["value"])
-        return families.values()
+        yield from families.values()
+        version, fault, age_s = self._dataset()
+        info = GaugeMetricFamily(
+            "georouter_dataset_info",
+            "The dataset that decides in this process.",
+            labels=["version"],
+        )
+        if version is not None:
+            info.add_metric([version], 1.0)
+        yield info
+        yield GaugeMetricFamily(
+            "georouter_dataset_fault",
+            "1 while this process cannot open the dataset that should decide.",
+            value=float(fault),
+        )
+        yield GaugeMetricFamily(
+            "georouter_dataset_age_seconds",
+            "How long ago this process last heard which dataset should decide.",
+            value=age_s,
+        )

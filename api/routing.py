@@ -1,15 +1,16 @@
 """What decides here and now: the rules, and the boundary dataset in force.
 
 `LiveRouting` follows the dataset that the database calls active and swaps whole tables, so that a
-request sees one dataset from beginning to end. A dataset that cannot be opened never takes the
-place of one that works. It does not activate datasets; operators do.
+request sees one dataset from beginning to end; the old one goes with the last request that has it.
+A dataset that cannot be opened never takes the place of one that works. It does not activate
+datasets; operators do.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import date
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -19,9 +20,9 @@ import structlog
 from api import db, london
 from api.errors import NoActiveDataset, OutsideServiceArea, SwappedAxes
 from api.schemas import AuthorityRef, CandidateOut, DecisionOut
-from api.store import authorities
+from api.store import authorities, datasets
 from api.store.authorities import Handover
-from boundaries.dataset import Dataset, DatasetError, open_dataset
+from boundaries.dataset import Dataset, DatasetError
 from georouter.codec import IndexFormatError
 from georouter.model import Area, DecisionState, Emergency, MissingLayer, Rules, matches
 from georouter.questions import Answer, emergencies_at, is_emergency
@@ -30,6 +31,9 @@ from georouter.rules import FILES, SHIPPED, RulesError, parse_rules
 
 UNUSABLE: Final = (DatasetError, IndexFormatError, MissingLayer, OSError)
 """What opening a dataset may raise."""
+
+OpenVersion = Callable[[str, Mapping[str, Any]], Awaitable[Dataset]]
+"""Opens the dataset of a version and its manifest, as `Artefacts.open` does."""
 
 log = structlog.get_logger()
 
@@ -132,14 +136,19 @@ class RoutingTable:
         """Raise `DatasetError` if a code stands for no authority, and `MissingLayer`."""
         self.dataset_id = dataset_id
         self.version = dataset.version
+        self.manifest = dataset.manifest
         self._router = Router(
             dataset.index, rules=rules, dataset=dataset.version, roads=dataset.roads
         )
         self._index = dataset.index
         self._rules = rules.version
-        self._refs = {ref.code: ref for ref in refs}
         responsible = [*dataset.authorities, *bodies_of(dataset, rules)]
-        missing = sorted({area.code for area in responsible} - self._refs.keys())
+        # Names as this dataset has them: those recorded may be of one activated since.
+        names = {area.code: area.name for area in responsible}
+        self._refs = {
+            ref.code: ref.model_copy(update={"name": names.get(ref.code, ref.name)}) for ref in refs
+        }
+        missing = sorted(names.keys() - self._refs.keys())
         if missing:
             raise DatasetError(
                 f"no authority has the codes {', '.join(missing[:5])} of dataset {self.version}; "
@@ -228,8 +237,9 @@ class RoutingTable:
 class LiveRouting:
     """The routing table in force, kept up with the activations that the database records.
 
-    `current` is replaced as a whole. `fault` says why the dataset that should be in force is not
-    the one in `current`, and is None when all is well. `clock` gives Unix seconds.
+    `current` is replaced as a whole; `since` is when it came into force. `fault` says why the
+    dataset that should be in force is not the one in `current`, and is None when all is well.
+    `clock` gives Unix seconds.
     """
 
     def __init__(
@@ -237,13 +247,16 @@ class LiveRouting:
         *,
         rules: Rules,
         clock: Callable[[], float],
-        open_folder: Callable[[Path], Dataset] = open_dataset,
+        open_version: OpenVersion,
     ) -> None:
         self.rules = rules
         self.current: RoutingTable | None = None
+        self.since: datetime | None = None
         self.fault: str | None = "no dataset was looked for yet"
         self._clock = clock
-        self._open = open_folder
+        self._open = open_version
+        self._next_in: timedelta | None = None
+        self._looked_at: float | None = None
         # Of other days, the last one asked about: who asks about a day asks about it often.
         self._other: RoutingTable | None = None
 
@@ -280,7 +293,7 @@ class LiveRouting:
         if day == self.today():
             return current
         async with db.acquire(pool) as conn:
-            row = await authorities.active_dataset(conn, at=london.ends(day))
+            row = await datasets.active_dataset(conn, at=london.ends(day))
         if row is None:
             raise NoActiveDataset(f"no dataset was in force on {day}; ask about a later day")
         for table in (current, self._other):
@@ -297,15 +310,17 @@ class LiveRouting:
     async def refresh(self, pool: asyncpg.Pool) -> None:
         """Take over the dataset in force if it changed; raises `DatabaseUnavailable`."""
         async with db.acquire(pool) as conn:
-            active = await authorities.active_dataset(conn)
+            active = await datasets.active_dataset(conn)
+        self._looked_at = self._clock()
         if active is None:
-            self.current, self.fault = None, "no dataset is active"
+            self.current, self.since, self.fault = None, None, "no dataset is active"
             return
+        self._next_in = active["next_in"]
         if self.current is not None and self.current.dataset_id == active["id"]:
-            self.fault = None
+            self.since, self.fault = active["since"], None
             return
         try:
-            self.current = await self._load(pool, active)
+            self.current, self.since = await self._load(pool, active), active["since"]
         except UNUSABLE as error:
             fault = f"dataset {active['version']} cannot be opened: {error}"
             if fault != self.fault:
@@ -316,10 +331,11 @@ class LiveRouting:
             log.info("dataset in force", dataset=active["version"])
 
     async def _load(self, pool: asyncpg.Pool, row: Mapping[str, Any]) -> RoutingTable:
-        # In a thread: it maps a file and checks it, while requests go on with the old one.
-        opened = await asyncio.to_thread(self._open, Path(row["location"]))
-        if opened.version != row["version"]:
-            raise DatasetError(f"{row['location']} holds {opened.version} instead")
+        if row["removed_at"] is not None:
+            raise DatasetError(f"its artefact was pruned on {row['removed_at']:%Y-%m-%d}")
+        async with db.acquire(pool) as conn:
+            manifest = await datasets.read_manifest(conn, row["id"])
+        opened = await self._open(row["version"], manifest)
         async with db.acquire(pool) as conn:
             # The rules may have changed since the dataset was activated.
             await authorities.establish(
@@ -332,10 +348,12 @@ class LiveRouting:
         )
 
     async def poll(self, pool: asyncpg.Pool, *, every_s: float) -> None:
-        """Refresh for ever."""
+        """Refresh for ever, and at the instant of a planned activation."""
         cut_off = False
         while True:
-            await asyncio.sleep(every_s)
+            # Once: without an answer from the database it would be the same again.
+            next_in, self._next_in = self._next_in, None
+            await asyncio.sleep(min(every_s, next_in.total_seconds() if next_in else every_s))
             try:
                 await self.refresh(pool)
                 cut_off = False
@@ -347,3 +365,43 @@ class LiveRouting:
             except Exception:
                 # A poll that ended would leave this process on an old dataset without a sign.
                 log.exception("dataset poll failed")
+
+    async def prepare(self, pool: asyncpg.Pool, *, every_s: float) -> None:
+        """Open datasets that are staged or planned, for ever, so that they are at hand in time.
+
+        From an object store that takes as long as the way is wide. What cannot be opened is tried
+        again, and is no fault yet.
+        """
+        opened: dict[int, bool] = {}
+        while True:
+            try:
+                async with db.acquire(pool) as conn:
+                    rows = await datasets.datasets_to_come(conn)
+                for row in rows:
+                    if not opened.get(row["id"]):
+                        tell = row["id"] not in opened
+                        opened[row["id"]] = await self._opens(pool, row, tell=tell)
+            except db.DatabaseUnavailable:
+                pass  # the poll tells
+            except Exception:
+                log.exception("preparing datasets failed")
+            await asyncio.sleep(every_s)
+
+    async def _opens(self, pool: asyncpg.Pool, row: Mapping[str, Any], *, tell: bool) -> bool:
+        async with db.acquire(pool) as conn:
+            manifest = await datasets.read_manifest(conn, row["id"])
+        try:
+            await self._open(row["version"], manifest)
+        except UNUSABLE:
+            if tell:
+                log.exception("dataset to come not opened", dataset=row["version"])
+            return False
+        return True
+
+    def figures(self) -> tuple[str | None, bool, float]:
+        """For metrics: the version that decides, whether there is a fault, and its age in seconds.
+
+        The age of that knowledge: how long ago this process last heard what is in force.
+        """
+        age = float("inf") if self._looked_at is None else self._clock() - self._looked_at
+        return self.current.version if self.current else None, self.fault is not None, age

@@ -37,6 +37,10 @@ def default_data_dir() -> Path:
     return Path.home() / ".local" / "share" / "georouter"
 
 
+STORES = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
+"""Schemes of URLs that datasets can be kept at."""
+
+
 class Settings(BaseSettings):
     """The service's settings; each is the environment variable `GEOROUTER_<NAME>`."""
 
@@ -48,13 +52,18 @@ class Settings(BaseSettings):
     )
     data_dir: Annotated[Path, AfterValidator(Path.absolute)] = Field(
         default_factory=default_data_dir,
-        description="Folder of the embedded database, of the activated boundary datasets, and of "
-        "what was fetched to build them (`cache`).",
+        description="Folder of the embedded database, of boundary datasets or copies of them, and "
+        "of what was fetched to build them (`cache`).",
     )
     catalogue: Path | None = Field(
         default=None,
         description="Catalogue of boundary sources of your own: adds to the one shipped, and "
         "replaces sources of the same name.",
+    )
+    datasets: str | None = Field(
+        default=None,
+        description="Where the artefacts of datasets are kept: a folder, or an object store such "
+        "as s3://bucket/prefix. Unset: the folder `datasets` of the data directory.",
     )
     rules: Path | None = Field(
         default=None,
@@ -74,6 +83,22 @@ class Settings(BaseSettings):
     max_batch_bytes: PositiveInt = Field(
         default=1_048_576, description="The same of a batch of reports."
     )
+    photo_max_bytes: int = Field(
+        default=12_000_000, gt=0, le=100_000_000, description="Largest photo accepted, in bytes."
+    )
+    photos: str | None = Field(
+        default=None,
+        description="URL of the object store for photos: file://, s3://, gs:// or az://. Unset: "
+        "the folder `photos` of the data directory.",
+    )
+    public_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^https?://[^/?#\s]+(/[^?#\s]*[^/?#\s])?$",
+            description="Where councils reach the web processes, without a slash at the end, such "
+            "as `https://georouter.example`: links to photos begin with it. Unset: host and port.",
+        ),
+    ] = None
     dataset_poll_s: PositiveFloat = Field(
         default=2.0, description="How often a web process looks for a newly activated dataset."
     )
@@ -129,6 +154,14 @@ class Settings(BaseSettings):
             raise ValueError("GEOROUTER_SMTP_TLS=none would send the password in the clear")
         return self
 
+    @field_validator("datasets")
+    @classmethod
+    def _a_store(cls, where: str | None) -> str | None:
+        scheme, separator, _ = (where or "").partition("://")
+        if separator and scheme not in STORES:
+            raise ValueError(f"{scheme}:// is none of {', '.join(STORES)}")
+        return where or None
+
     @field_validator("delivery_lease_s")
     @classmethod
     def _longer_than_an_attempt(cls, lease_s: float, info: ValidationInfo) -> float:
@@ -138,6 +171,11 @@ class Settings(BaseSettings):
                 "while it is being sent is sent twice"
             )
         return lease_s
+
+    @property
+    def link_base(self) -> str:
+        """What links to this service begin with."""
+        return self.public_url or f"http://{self.host}:{self.port}"
 
     @property
     def dry_run(self) -> bool:

@@ -72,12 +72,32 @@ class MessageContact(Wire):
     phone: Annotated[str | None, Field(description="E.164, such as +442079460000.")]
 
 
+class MessagePhoto(Wire):
+    """A photo of the report, upright, at most 2048 pixels wide or high."""
+
+    id: UUID
+    url: Annotated[
+        str,
+        Field(description="Opens without a key; with `&size=thumb`, 320 pixels wide or high."),
+    ]
+    expires_at: Annotated[
+        Time, Field(description="Of `url`; `GET /v1/reports/{id}` has a new one.")
+    ]
+    width: int
+    height: int
+    content_type: Literal["image/jpeg"]
+
+
+Photos = Annotated[list[MessagePhoto], Field(description="All that have come by then.")]
+
+
 class CreatedData(Wire):
     """What `report.created` tells."""
 
     report: MessageReport
     authority: MessageAuthority
     decision: MessageDecision
+    photos: Photos
     contact: Annotated[
         MessageContact | None, Field(description="Null unless the reporter agreed.")
     ] = None
@@ -108,6 +128,7 @@ class UpdatedData(Wire):
 
     report: ReportId
     decision: MessageDecision
+    photos: Photos
     reports: Annotated[
         int | None,
         Field(description="How many there are of this by now, if that is the news."),
@@ -115,7 +136,7 @@ class UpdatedData(Wire):
 
 
 class ReportUpdated(Wire):
-    """A report that you have, by now: why it is yours, or how many more have reported the same."""
+    """A report that you have, by now: why it is yours, its photos, or how many have reported it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_UPDATED]})
 

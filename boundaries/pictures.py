@@ -177,11 +177,13 @@ def draw_change(
 
 
 def _worth_seeing(ground: Any) -> Any:
-    """All of the ground; where it is lost in what lies between its pieces, the biggest piece."""
-    if ground.area >= _LEAST_SHARE * ground.envelope.area:
-        return ground
+    """All of the ground; where that would be too thin to see, a stretch of the biggest piece."""
     parts = shapely.get_parts(ground)
-    return parts[int(np.argmax(shapely.area(parts)))]
+    biggest = parts[int(np.argmax(shapely.area(parts)))]
+    for shown in (ground, biggest):
+        if shown.area >= _LEAST_SHARE * shown.envelope.area:
+            return shown
+    return shapely.point_on_surface(biggest).buffer(20 * biggest.area / biggest.length)
 
 
 def file_name(n: int, change: Change) -> str:
@@ -236,7 +238,7 @@ class _Canvas:
         wide = min(_LONGEST_INCHES, max(_SHORTEST_INCHES, 9.0 * aspect))
         high = max(_SHORTEST_INCHES * 0.75, wide / aspect)
         side = 0.15
-        heading = fill(title, int((wide + 2 * side) * 10.5), max_lines=3, placeholder=" …")
+        heading = fill(title, int((wide + 2 * side) * 9.5), max_lines=3, placeholder=" …")
         credit = fill(
             f"Source: {attribution}", int((wide + 2 * side) * 16), max_lines=3, placeholder=" …"
         )

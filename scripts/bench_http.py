@@ -28,6 +28,7 @@ from pydantic import SecretStr
 from api import db, embedded, schemas
 from api.activation import activate
 from api.app import create_app
+from api.artefacts import Artefacts
 from api.auth import Role, create_key
 from api.routes.wiring import Calling
 from api.routing import load_rules
@@ -69,7 +70,9 @@ async def _prepare(folder: Path, dsn: str) -> str:
     await db.migrate(dsn)
     now = datetime.now(UTC)  # noqa: TID251 - the edge
     build_dataset(sample.layer_files(), folder / "bench", built_at=now, proof_points=7_000)
-    await activate(folder / "bench", rules=load_rules(None), data_dir=folder, dsn=dsn, commit=True)
+    artefacts = Artefacts(folder / "datasets")
+    rules = load_rules(None)
+    await activate(folder / "bench", rules=rules, artefacts=artefacts, dsn=dsn, commit=True)
     conn = await db.connect(dsn)
     try:
         key = await create_key(conn, role=Role.APP, label="bench", random_bytes=secrets.token_bytes)

@@ -30,6 +30,7 @@ import asyncpg
 
 from api import db, embedded
 from api.activation import activate
+from api.artefacts import Artefacts
 from api.auth import Role, create_key
 from api.routing import load_rules
 from api.vault import new_key
@@ -236,7 +237,8 @@ class _Run:
         now = datetime.now(UTC)  # noqa: TID251 - the edge
         layers = {"highway": file, "district": file}
         await asyncio.to_thread(build_dataset, layers, out, built_at=now, proof_points=1_000)
-        await activate(out, rules=load_rules(None), data_dir=self._folder, dsn=dsn, commit=True)
+        artefacts = Artefacts(self._folder / "datasets")
+        await activate(out, rules=load_rules(None), artefacts=artefacts, dsn=dsn, commit=True)
         conn = await db.connect(dsn)
         try:
             made = {

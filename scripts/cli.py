@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from scripts import cli_boundaries, cli_evidence, council
+from scripts import cli_boundaries, cli_evidence, cli_reports, council
 from scripts.terminal import (
     Json,
     NotFoundError,
@@ -41,6 +41,7 @@ app = typer.Typer(
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of apps, councils and operators.")
 db_app = typer.Typer(no_args_is_help=True, help="The embedded database.")
 app.add_typer(cli_boundaries.app, name="boundaries")
+app.add_typer(cli_reports.app, name="reports")
 app.add_typer(keys_app, name="keys")
 secrets_app = typer.Typer(no_args_is_help=True, help="Keys that seal endpoints' secrets.")
 app.add_typer(db_app, name="db")
@@ -73,10 +74,14 @@ def _exit_code(error: Exception) -> int | None:
 
 def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...], int]]:
     """The one table of expected failures, the narrower classes first."""
+    from api.activation import ActivationRefused, DatasetUnknown
+    from api.artefacts import ArtefactTaken, StoreUnavailable
     from api.db import DatabaseUnavailable, MigrationRefused, SchemaOutdated
     from api.embedded import EmbeddedPostgresError
     from api.errors import SigningKeyUnreadable
     from api.evidence import NotACertificate
+    from api.london import InstantRefused
+    from api.objects import ObjectStoreUnusable
     from api.vault import VaultUnusable
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
@@ -90,10 +95,11 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     from georouter.rules import RulesError
 
     yield (UsageError, InvalidCoordinate, NotACandidate, council.UsageRefusedError), 2
+    yield InstantRefused, 2
     yield (SourceNotFoundError, DatasetNotFoundError, UnknownCategory, NotFoundError), 4
-    yield council.NotThereError, 4
-    yield (MigrationRefused, council.ConflictError), 5
-    yield (DatabaseUnavailable, EmbeddedPostgresError, council.RemoteError), 6
+    yield (council.NotThereError, DatasetUnknown), 4
+    yield (MigrationRefused, council.ConflictError, ActivationRefused, ArtefactTaken), 5
+    yield (DatabaseUnavailable, EmbeddedPostgresError, council.RemoteError, StoreUnavailable), 6
     yield (
         (
             SourceError,
@@ -106,48 +112,32 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
             VaultUnusable,
             NotACertificate,
             SigningKeyUnreadable,
+            ObjectStoreUnusable,
         ),
         1,
     )
-    if "boundaries.findings" in sys.modules:
-        from boundaries.findings import FindingsError
+    for module, kinds in _OF_BOUNDARIES.items():
+        if module in sys.modules:
+            for name, code in kinds.items():
+                yield getattr(sys.modules[module], name), code
 
-        yield FindingsError, 3
-    if "boundaries.build" in sys.modules:  # its errors exist only where it was imported
-        from boundaries.build import BuildConflictError
-        from boundaries.prove import ProofError
-        from georouter.compiler import CompileError
 
-        yield BuildConflictError, 5
-        yield (CompileError, ProofError), 1
-    if "boundaries.cache" in sys.modules:
-        from boundaries.cache import CacheBusyError, CacheError
-
-        yield CacheBusyError, 5
-        yield CacheError, 1
-    if "boundaries.catalogue" in sys.modules:
-        from boundaries.catalogue import CatalogueError, UnknownSourceError
-        from boundaries.drivers.driver import FileMissingError
-        from boundaries.drivers.remote import RemoteError
-
-        yield (UnknownSourceError, FileMissingError), 4
-        yield RemoteError, 6
-        yield CatalogueError, 1
-    if "boundaries.export" in sys.modules:
-        from boundaries.export import ExportConflictError, ExportError
-
-        yield ExportConflictError, 5
-        yield ExportError, 1
-    if "boundaries.pictures" in sys.modules:
-        from boundaries.pictures import PictureError
-
-        yield PictureError, 1
-    if "boundaries.tables" in sys.modules:
-        from boundaries.tables import BulkConflictError, BulkError, BulkNotFoundError
-
-        yield BulkNotFoundError, 4
-        yield BulkConflictError, 5
-        yield BulkError, 1
+# Failures of rooms that take long to import: they exist only where a command has needed them. The
+# narrower classes first.
+_OF_BOUNDARIES = {
+    "boundaries.findings": {"FindingsError": 3},
+    "boundaries.build": {"BuildConflictError": 5},
+    "boundaries.prove": {"ProofError": 1},
+    "georouter.compiler": {"CompileError": 1},
+    "boundaries.cache": {"CacheBusyError": 5, "CacheError": 1},
+    "boundaries.catalogue": {"UnknownSourceError": 4, "CatalogueError": 1},
+    "boundaries.drivers.driver": {"FileMissingError": 4},
+    "boundaries.drivers.remote": {"RemoteError": 6},
+    "boundaries.export": {"ExportConflictError": 5, "ExportError": 1},
+    "boundaries.pictures": {"PictureError": 1},
+    "scripts.export_reports": {"ExportRefused": 5},
+    "boundaries.tables": {"BulkNotFoundError": 4, "BulkConflictError": 5, "BulkError": 1},
+}
 
 
 class UnreadableError(Exception):
@@ -163,11 +153,13 @@ def serve() -> None:
     import uvicorn
 
     from api.app import create_app
+    from api.objects import open_objects
     from api.vault import open_vault
 
     settings = read_settings()
     # Found out here, a fault is one line; the server would log a traceback.
     open_vault(settings)
+    open_objects(settings)
     with_database(_nothing)
     stderr.print(f"serving http://{settings.host}:{settings.port}, documented at /docs")
     uvicorn.run(
@@ -477,20 +469,20 @@ def explain(
 
     from api import explain as explaining
     from api import london
+    from api.artefacts import Artefacts
     from api.routing import load_rules
-    from boundaries.dataset import open_dataset
 
     try:
         report_id = UUID(report)
     except ValueError:
         raise UsageError(f"{report!r} is no report id; the receipt has it") from None
-    rules = load_rules(read_settings().rules)
+    settings = read_settings()
+    rules = load_rules(settings.rules)
     today = london.day_of(time.time())
+    opener = Artefacts.of(settings).open
 
     def ask(conn: Any) -> Any:
-        return explaining.explain(
-            conn, report_id, rules=rules, today=today, open_folder=open_dataset
-        )
+        return explaining.explain(conn, report_id, rules=rules, today=today, open_version=opener)
 
     found = with_database(ask)
     if found is None:

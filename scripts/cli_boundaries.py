@@ -5,9 +5,9 @@ Heavy libraries are imported by the commands that need them.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,13 +19,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from boundaries.findings import Finding
-from scripts import cli_compare
+from scripts import cli_compare, cli_datasets
 from scripts.terminal import (
-    Commit,
     Json,
+    NotFoundError,
     Rules,
     UsageError,
-    instant,
     progress_bar,
     read_settings,
     stderr,
@@ -42,6 +41,7 @@ Strict = Annotated[bool, typer.Option("--strict", help="Warnings count as errors
 
 app = typer.Typer(no_args_is_help=True, help="Build and activate boundary datasets.")
 cli_compare.join(app)
+app.add_typer(cli_datasets.app)
 
 
 @app.command("sources")
@@ -116,20 +116,24 @@ def _active_manifest() -> dict[str, Any] | None:
     """The manifest of the dataset in force, if a database is at hand that says which it is."""
     from api import embedded
     from api.db import DatabaseUnavailable, SchemaOutdated
-    from api.store.authorities import active_dataset
-    from boundaries.dataset import DatasetError, read_manifest
+    from api.store import datasets
 
     settings = read_settings()
     if settings.database_url is None and not embedded.postmaster_pid(
         settings.data_dir / "postgres"
     ):
         return None
+
+    async def ask(conn: Any) -> dict[str, Any] | None:
+        active = await datasets.active_dataset(conn)
+        return await datasets.read_manifest(conn, active["id"]) if active else None
+
     try:
-        active = with_database(active_dataset)
-        return read_manifest(Path(active["location"])) if active else None
-    except (DatabaseUnavailable, SchemaOutdated, DatasetError) as error:
+        found: dict[str, Any] | None = with_database(ask)
+    except (DatabaseUnavailable, SchemaOutdated) as error:
         stderr.print(f"what is in use is not known: {error}", markup=False)
         return None
+    return found
 
 
 def _now() -> datetime:
@@ -407,7 +411,11 @@ def _print_built(out: Path, manifest: dict[str, Any]) -> None:
 @app.command("validate")
 def validate(
     what: Annotated[
-        Path, typer.Argument(metavar="FILE|FOLDER", help="A boundary file, or a dataset folder.")
+        str,
+        typer.Argument(
+            metavar="FILE|SOURCE|FOLDER",
+            help="A boundary file, a source that was fetched, or a dataset folder.",
+        ),
     ],
     layer: Annotated[
         str | None, typer.Option(help="The layer that the file is; by default its name.")
@@ -442,20 +450,21 @@ def validate(
     if change_percent is not None:
         limits = dataclasses.replace(limits, change_percent=change_percent)
     how = dataclasses.replace(how, limits=limits)
-    name = layer or what.name.split(".")[0]
+    path = _file_of(what)
+    name = layer or Path(what).name.split(".")[0]
     if others := len(how.corrections.entries) - len(how.corrections.of(name)):
         stderr.print(f"{others} corrections are for other layers than {name!r}", markup=False)
-    if what.is_dir():
+    if path.is_dir():
         if corrections or authorities or layer or code_field or name_field:
             raise UsageError(
                 "a dataset is as it was built: --layer, --corrections, --authorities and fields "
                 "are for files"
             )
-        report = validate_dataset(what, how)
+        report = validate_dataset(path, how)
     else:
         report = _with_progress(
             validate_file,
-            what,
+            path,
             name,
             how,
             code_field=code_field,
@@ -465,7 +474,8 @@ def validate(
         told = {"findings": described(report.findings), "layers": report.layers}
         typer.echo(json.dumps(told, indent=2))
     elif report.findings:
-        _print_findings(report.findings, Console(highlight=False))
+        wide = None if sys.stdout.isatty() else 200  # into a file or pipe, a line is a finding
+        _print_findings(report.findings, Console(highlight=False, width=wide))
     for one in report.layers:
         moved = sum(repair["moved_m2"] for repair in one["repairs"])
         stderr.print(
@@ -476,6 +486,20 @@ def validate(
     stderr.print(f"{what}: {summary(report.findings)}", markup=False)
     if standing(report.findings, strict=strict):
         raise typer.Exit(3)
+
+
+def _file_of(what: str) -> Path:
+    """A file or folder by its path, else the newest file of a source."""
+    from boundaries.cache import Cache
+    from boundaries.catalogue import read_catalogue
+
+    settings = read_settings()
+    if Path(what).exists() or what not in read_catalogue(settings.catalogue):
+        return Path(what)
+    kept = Cache(settings.data_dir / "cache").newest(what)
+    if kept is None:
+        raise NotFoundError(f"{what} was not fetched; run `georouter boundaries fetch {what}`")
+    return kept.path
 
 
 def _validation(
@@ -605,71 +629,3 @@ def _pairs(option: str, given: list[str]) -> dict[str, str]:
             raise UsageError(f"{option} {name} is given twice")
         found[name] = value
     return found
-
-
-@app.command("activate")
-def activate(
-    folder: Annotated[Path, typer.Argument(help="A dataset folder made by `build`.")],
-    on: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d"],
-            help="A day to come: from its midnight in the United Kingdom, not at once.",
-        ),
-    ] = None,
-    *,
-    commit: Commit = False,
-    as_json: Json = False,
-) -> None:
-    """Put a dataset in force, at once or on a day. Running web processes follow within seconds."""
-    from api import db, london
-    from api.activation import activate
-    from api.routing import load_rules
-
-    day = on.date() if on else None
-    from_at = london.begins(day) if day else None
-    if from_at and from_at <= datetime.now(UTC):  # noqa: TID251 - the edge
-        raise UsageError(f"--on {day} has begun; leave it out to put the dataset in force at once")
-    settings = read_settings()
-    done = asyncio.run(
-        activate(
-            folder,
-            rules=load_rules(settings.rules),
-            data_dir=settings.data_dir,
-            dsn=db.resolve_dsn(settings),
-            commit=commit,
-            on=day,
-        )
-    )
-    if as_json:
-        told = {**dataclasses.asdict(done), "from": instant(from_at), "committed": commit}
-        typer.echo(json.dumps(told))
-    else:
-        before = f" in place of {done.before}" if done.before and done.changed else ""
-        typer.echo(
-            f"{done.version}{before}: {done.areas} areas, {done.new_authorities} new authorities"
-            + (f", in force from {instant(from_at)}" if from_at else "")
-        )
-    if not commit:
-        stderr.print("dry run: nothing was changed; add --commit to put it in force")
-    elif not done.changed:
-        stderr.print("it would be in force then anyway" if from_at else "it was in force already")
-
-
-@app.command("list")
-def list_(*, as_json: Json = False) -> None:
-    """List the datasets: which was, is and will be in force from when."""
-    from api.store.authorities import list_datasets
-
-    rows = [
-        {"version": row["version"], "from": instant(row["from_at"]), "state": row["state"]}
-        for row in with_database(list_datasets)
-    ]
-    if as_json:
-        typer.echo(json.dumps(rows))
-        return
-    wide = max((len(row["version"]) for row in rows), default=0)
-    for row in rows:
-        typer.echo(f"{row['version']:<{wide}}  {row['from'] or '-':<27}  {row['state']}")
-    if not rows:
-        stderr.print("there is none yet; see `georouter boundaries activate`")

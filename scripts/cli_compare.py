@@ -19,13 +19,16 @@ from scripts.terminal import (
     NotFoundError,
     Rules,
     UsageError,
+    dataset_folder,
     progress_bar,
     read_settings,
     stderr,
     with_database,
 )
 
-Folder = Annotated[Path, typer.Argument(help="A dataset folder made by `build`.")]
+Name = Annotated[
+    str, typer.Argument(metavar="FOLDER|VERSION", help="A dataset folder, or a version.")
+]
 Layers = Annotated[
     list[str] | None, typer.Option("--layer", help="A layer; repeat it. All by default.")
 ]
@@ -38,8 +41,8 @@ def join(app: typer.Typer) -> None:
 
 
 def diff(
-    old: Annotated[Path, typer.Argument(help="The dataset folder before.")],
-    new: Annotated[Path, typer.Argument(help="The dataset folder after.")],
+    old: Name,
+    new: Name,
     layer: Layers = None,
     min_m2: Annotated[
         float, typer.Option(min=0, help="Leave out pieces of ground smaller than this.")
@@ -55,13 +58,14 @@ def diff(
     from boundaries.diff import as_json as in_json
     from boundaries.diff import diff_datasets, left_out, sentence
 
+    before, after = dataset_folder(old), dataset_folder(new)
     with progress_bar() as progress:
-        found = diff_datasets(old, new, layers=layer or (), min_m2=min_m2, progress=progress)
+        found = diff_datasets(before, after, layers=layer or (), min_m2=min_m2, progress=progress)
     if picture or pictures:
         from boundaries.pictures import draw_diff
 
         with progress_bar() as progress:
-            drawn = draw_diff(found, old, new, picture, pictures, progress=progress)
+            drawn = draw_diff(found, before, after, picture, pictures, progress=progress)
         stderr.print(f"{len(drawn)} pictures: {', '.join(map(str, drawn[:3]))}", markup=False)
     if as_json:
         typer.echo(json.dumps(in_json(found)))
@@ -80,9 +84,12 @@ def diff(
 
 
 def preview(
-    new: Annotated[Path, typer.Argument(help="The dataset folder to try.")],
+    new: Name,
     old: Annotated[
-        Path | None, typer.Option(help="Compare with this folder, not with what is in force.")
+        str | None,
+        typer.Option(
+            metavar="FOLDER|VERSION", help="Compare with this dataset, not with what is in force."
+        ),
     ] = None,
     reports: Annotated[
         str | None, typer.Option(help="The reports of how many days, such as 30d (the default).")
@@ -109,16 +116,16 @@ def preview(
         raise UsageError(f"--reports takes a number of days such as 30d, not {reports!r}")
     from api import london
     from api.routing import load_rules
-    from api.store import authorities
+    from api.store import datasets
     from api.store.reports import list_questions
     from boundaries import preview as previewing
 
     settings = read_settings()
     if old is None:
-        active = with_database(authorities.active_dataset)
+        active = with_database(datasets.active_dataset)
         if active is None:
             raise NotFoundError("no dataset is in force; name one with --old")
-        old = Path(active["location"])
+        old = str(active["version"])
     bad = 0
     if points:
         questions, bad = previewing.read_questions(points, category=category)
@@ -127,7 +134,9 @@ def preview(
         since = now - timedelta(days=int(days[1]))
         rows = with_database(lambda conn: list_questions(conn, since=since))
         questions = [previewing.question_of(row) for row in rows]
-    before, after = (previewing.open_edition(folder) for folder in (old, new))
+    before, after = (
+        previewing.open_edition(folder) for folder in (dataset_folder(old), dataset_folder(new))
+    )
     for one in (before, after):
         if one.areas is None:
             stderr.print(
@@ -163,19 +172,19 @@ def preview(
 
 
 def picture(
-    dataset: Folder,
+    dataset: Name,
     out: Annotated[Path, typer.Option(help="PNG to make; of several layers, one each.")],
     layer: Layers = None,
 ) -> None:
     """Draw the areas of a dataset."""
     from boundaries.pictures import draw_dataset
 
-    for path in draw_dataset(dataset, out, layers=layer or ()):
+    for path in draw_dataset(dataset_folder(dataset), out, layers=layer or ()):
         typer.echo(path)
 
 
 def export(
-    dataset: Folder,
+    dataset: Name,
     out: Annotated[Path, typer.Option(help="File to make: .parquet, .gpkg or .geojson.")],
     layer: Layers = None,
     *,
@@ -186,9 +195,10 @@ def export(
     from boundaries.dataset import attribution, read_manifest
     from boundaries.export import export_areas
 
-    manifest = read_manifest(dataset)
+    folder = dataset_folder(dataset)
+    manifest = read_manifest(folder)
     credit = attribution(manifest, layer or ())
-    areas = read_areas(dataset, layers=layer or ())
+    areas = read_areas(folder, layers=layer or ())
     count = export_areas(areas, out, version=manifest["version"], attribution=credit)
     told: dict[str, Any] = {"file": str(out), "areas": count, "attribution": credit}
     typer.echo(json.dumps(told) if as_json else f"{out}: {count} areas; {credit}")

@@ -38,6 +38,7 @@ from starlette.routing import Route
 
 from api import db, embedded
 from api.activation import activate
+from api.artefacts import Artefacts
 from api.auth import Role, create_key
 from api.delivery import signing
 from api.routing import load_rules
@@ -150,7 +151,8 @@ async def _prepare(data_dir: Path, dsn: str) -> dict[str, str]:
     now = datetime.now(UTC)  # noqa: TID251 - the edge
     manifest = build_dataset(sample.layer_files(), out, built_at=now, proof_points=7_000)
     rules = load_rules(None)
-    await activate(out, rules=rules, data_dir=data_dir, dsn=dsn, commit=True)
+    artefacts = Artefacts(data_dir / "datasets")
+    await activate(out, rules=rules, artefacts=artefacts, dsn=dsn, commit=True)
     console.print(f"  {manifest['version']}: {_count(manifest)} areas, in force")
     conn = await db.connect(dsn)
     try:

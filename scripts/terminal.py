@@ -64,6 +64,20 @@ def with_database(work: Callable[[Any], Any]) -> Any:
     return asyncio.run(run())
 
 
+def dataset_folder(name: str | Path) -> Path:
+    """The folder of a dataset, given that or a version; of a folder, no database is asked."""
+    from api import db
+    from api.activation import is_folder, resolve
+    from api.artefacts import Artefacts
+
+    if is_folder(name):
+        return Path(name)
+    settings = read_settings()
+    return asyncio.run(
+        resolve(str(name), artefacts=Artefacts.of(settings), dsn=db.resolve_dsn(settings))
+    )
+
+
 def instant(moment: datetime | None) -> str | None:
     """A moment in UTC, as the API writes it."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None

@@ -9,7 +9,7 @@ sends. Who is at work on the queue, and what wakes them, is `liveness`'s.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -65,6 +65,10 @@ class Claimed:
     # What of the reporter the authority may have, sealed JSON; the worker opens it for the channel
     contact: str | None = field(default=None, repr=False)
     unsure: bool = False  # an earlier attempt may have arrived
+    # Of this try, or of the first one since it was owed: what must be alike in all tries counts
+    # from then.
+    first_tried_at: datetime | None = None
+    photos: Sequence[Mapping[str, Any]] = ()  # that came before it was owed
 
     @property
     def reporter(self) -> Mapping[str, str] | None:
@@ -120,7 +124,7 @@ async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = Non
             -- With a life of its own, but all that its attempts left in doubt: nobody has looked.
             ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
             SET state = 'pending', due_at = excluded.due_at, settled_at = NULL,
-                redelivered_at = now()
+                redelivered_at = now(), owed_at = clock_timestamp()
             WHERE delivery.state IN ('cancelled', 'dead')
         )
         SELECT count(*)::int FROM freed
@@ -268,6 +272,17 @@ SELECT claimed.id AS delivery_id,
        EXISTS (SELECT FROM attempt
                WHERE delivery_id = claimed.id AND n > claimed.redelivered_after
                  AND (outcome IS NULL OR unsure)) AS unsure,
+       -- A minute: of a claim that waited for its turn, the attempt begins before what it claims
+       -- was owed.
+       coalesce((SELECT min(started_at) FROM attempt
+                 WHERE delivery_id = claimed.id
+                   AND started_at >= claimed.owed_at - interval '1 minute'), now())
+           AS first_tried_at,
+       (SELECT coalesce(jsonb_agg(jsonb_build_object('id', photo.id, 'width', width,
+                                                     'height', height)
+                                  ORDER BY attached_at, created_at, photo.id), '[]')
+        FROM photo
+        WHERE photo.report_id = claimed.report_id AND attached_at <= claimed.owed_at) AS photos,
        claimed.sequence, claimed.event,
        endpoint.id AS endpoint_id, endpoint.channel, endpoint.url, endpoint.secret,
        endpoint.config,

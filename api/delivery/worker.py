@@ -31,6 +31,7 @@ from api.delivery.outbox import Claimed
 from api.delivery.pacing import wait
 from api.delivery.polling import Poller
 from api.delivery.verification import Verifier, unsealed
+from api.links import PhotoLinks
 from api.settings import Settings
 from api.vault import SecretUnreadable, Vault, open_vault
 
@@ -87,6 +88,11 @@ async def run_worker(
         log.warning("DRY RUN: nothing is sent to anybody; GEOROUTER_DELIVERY_MODE=live sends")
     else:
         vault = await asyncio.to_thread(open_vault, settings)
+    if vault is not None and settings.public_url is None:
+        log.warning(
+            "GEOROUTER_PUBLIC_URL is not set: councils cannot open the links to photos",
+            base=settings.link_base,
+        )
     async with (
         _patient_pool(dsn, settings.database_pool, stop) as pool,
         Egress(allow=settings.egress_allow, timeout_s=settings.delivery_timeout_s) as egress,
@@ -139,6 +145,24 @@ async def _patient_pool(
         yield pool
 
 
+def linked(claimed: Claimed, links: PhotoLinks) -> Claimed:
+    """The same with a link to each photo, alike in all tries."""
+    photos = []
+    for photo in claimed.photos:
+        link = links.make(UUID(photo["id"]), since=claimed.first_tried_at)
+        photos.append(
+            {
+                "id": photo["id"],
+                "url": link.url,
+                "expires_at": outbox.rfc3339(link.expires_at),
+                "width": photo["width"],
+                "height": photo["height"],
+                "content_type": "image/jpeg",
+            }
+        )
+    return replace(claimed, photos=photos)
+
+
 class _Worker:
     def __init__(
         self,
@@ -154,6 +178,7 @@ class _Worker:
         self._pool = pool
         self._channels = by_name
         self._vault = vault
+        self._links = PhotoLinks(settings.link_base, vault) if vault is not None else None
         self._stop = stop
         self._jitter = jitter
         self._random_id = random_id
@@ -287,8 +312,8 @@ class _Worker:
         if channel is None:
             return policy.Deferred(why=f"there is no channel {claimed.channel!r}")
         try:
-            if self._vault is not None:
-                claimed = unsealed(claimed, self._vault)
+            if self._vault is not None and self._links is not None:
+                claimed = linked(unsealed(claimed, self._vault), self._links)
                 if claimed.contact is not None:
                     claimed = replace(claimed, contact=self._vault.open(claimed.contact))
         except SecretUnreadable as error:

@@ -1,7 +1,8 @@
 """`/healthz` and `/readyz`: whether the process is alive, and can do its work.
 
-Alive asks nothing of anybody. Ready asks the database and looks at the dataset in force; an active
-dataset that cannot be opened, while an older one still decides, is told without refusing work.
+Alive asks nothing of anybody. Ready asks the database and looks at the dataset in force: a process
+that cannot open it goes on with the one before, but is not ready, so that a balancer sends new
+requests to those that can.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ async def get_health() -> schemas.Health:
     "/readyz",
     operation_id="getReadiness",
     summary="Can requests be served",
-    response_description="Ready, or degraded",
+    response_description="Ready",
     responses={
         503: {
             "model": schemas.Readiness,
@@ -38,15 +39,13 @@ async def get_health() -> schemas.Health:
     },
 )
 async def get_readiness(response: Response, wired: Wired) -> schemas.Readiness:
-    """Say whether the database, its schema and a boundary dataset are there."""
+    """Say whether the database, its schema and the boundary dataset in force are there."""
     database, schema = await _check_database(wired)
     dataset = _check_dataset(wired)
-    status: Literal["ready", "degraded", "not ready"] = "ready"
-    if not (database.ok and schema.ok and wired.live.current is not None):
+    status: Literal["ready", "not ready"] = "ready"
+    if not (database.ok and schema.ok and dataset.ok):
         status = "not ready"
         response.status_code = 503
-    elif not dataset.ok:
-        status = "degraded"
     checks = {
         "database": database,
         "schema": schema,

@@ -9,10 +9,12 @@ from uuid import UUID
 import asyncpg
 from fastapi import APIRouter, Depends, Header, Response
 
-from api import db, errors, intake, rerouting, schemas
+from api import db, errors, intake, photos, rerouting, schemas
 from api.auth import Caller, Role, require_role
+from api.links import PhotoLinks
 from api.routes.wiring import Calling, Wired, Wiring, json_only
 from api.store import authorities, events, reports
+from api.store import photos as photo_rows
 from georouter.model import NotACandidate, UnknownCategory
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
@@ -125,7 +127,7 @@ async def get_report(report_id: UUID, wired: Wired, caller: Calling) -> schemas.
     To the app that posted it, the authority it went to, and operators; for others it is not there.
     """
     async with db.acquire(wired.pool) as conn:
-        return await _show(conn, report_id, caller, dry_run=wired.settings.dry_run)
+        return await _show(conn, report_id, caller, wired)
 
 
 @router.post(
@@ -162,13 +164,47 @@ async def answer_question(
                 as_of=wired.live.today(),
                 api_key_id=caller.key_id,
             )
-        shown = await _show(conn, report_id, caller, dry_run=wired.settings.dry_run)
+        shown = await _show(conn, report_id, caller, wired)
+    wired.notifier.poke()
+    return shown
+
+
+@router.post(
+    "/{report_id}/photos",
+    operation_id="attachPhoto",
+    summary="Put a photo on a report",
+    dependencies=[Depends(json_only)],
+    responses=errors.documented(
+        errors.MALFORMED_JSON,
+        errors.RoleForbidden,
+        errors.NotFound,
+        errors.PhotoAttached,
+        errors.PhotosEnough,
+        errors.BODY_TOO_LARGE,
+        errors.MediaTypeUnsupported,
+        errors.VALIDATION_FAILED,
+        *errors.KEYED,
+    ),
+)
+async def attach_photo(
+    report_id: UUID, body: schemas.PhotoIn, wired: Wired, caller: Calling
+) -> schemas.ReportOut:
+    """Put an upload on a report that was posted before, whole or still coming. At most three.
+
+    For the app that posted the report. The council that has it is told; the same again changes
+    nothing.
+    """
+    require_role(caller, Role.APP)
+    async with db.acquire(wired.pool) as conn:
+        async with conn.transaction():
+            await photos.attach(conn, report_id, body.photo, api_key_id=caller.key_id)
+        shown = await _show(conn, report_id, caller, wired)
     wired.notifier.poke()
     return shown
 
 
 async def _show(
-    conn: asyncpg.Connection, report_id: UUID, caller: Caller, *, dry_run: bool
+    conn: asyncpg.Connection, report_id: UUID, caller: Caller, wired: Wiring
 ) -> schemas.ReportOut:
     async with conn.transaction(isolation="repeatable_read", readonly=True):
         rows = await reports.find_report(conn, report_id)
@@ -176,13 +212,16 @@ async def _show(
             raise errors.NotFound("there is no such report, or it is not yours to see")
         happened = await events.list_events(conn, report_id)
         speakers = await authorities.heirs(conn, rows[0]["authority_id"])
-    return _shape(rows, happened, speakers, dry_run=dry_run)
+        with_it = await photo_rows.list_photos(conn, report_id)
+    shown = [_photo(row, wired.links) for row in with_it]
+    return _shape(rows, happened, speakers, shown, dry_run=wired.settings.dry_run)
 
 
 def _shape(
     rows: Sequence[asyncpg.Record],
     happened: Sequence[asyncpg.Record],
     speakers: Sequence[UUID],
+    shown: list[schemas.PhotoOut],
     *,
     dry_run: bool,
 ) -> schemas.ReportOut:
@@ -235,6 +274,21 @@ def _shape(
         answers=report["answers"],
         events=told,
         deliveries=deliveries,
+        photos=shown,
+    )
+
+
+def _photo(row: asyncpg.Record, links: PhotoLinks) -> schemas.PhotoOut:
+    stored = row["stored_at"] is not None
+    link = links.make(row["id"]) if stored else None
+    return schemas.PhotoOut(
+        id=row["id"],
+        state="stored" if stored else "uploading",
+        width=row["width"],
+        height=row["height"],
+        url=link.url if link else None,
+        expires_at=link.expires_at if link else None,
+        public_url=f"{links.base}/v1/photos/{row['id']}/public" if row["public"] else None,
     )
 
 

@@ -71,7 +71,7 @@ async def report_created(
     responses=_REFUSALS,
 )
 async def report_updated(message: ReportUpdated, signed: Annotated[Signed, Header()]) -> None:
-    """Sent when the reporter or an operator has said that it is yours."""
+    """Sent when the reporter or an operator has said that it is yours, or a photo has come."""
     raise NotImplementedError
 
 

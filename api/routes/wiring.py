@@ -17,7 +17,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from api import auth, db
 from api.delivery.liveness import Notifier
 from api.errors import MediaTypeUnsupported
+from api.links import PhotoLinks
 from api.metrics import Metrics
+from api.photos import Studio
 from api.routing import LiveRouting
 from api.settings import Settings
 from api.vault import Vault
@@ -35,6 +37,8 @@ class Wiring:
     metrics: Metrics
     vault: Vault
     clock: Callable[[], float]
+    studio: Studio
+    links: PhotoLinks
 
 
 def attach(app: FastAPI, wiring: Wiring) -> None:

@@ -9,6 +9,7 @@ from outside, all of them are `schemas.<name>`.
 from __future__ import annotations
 
 from api.schemas.catalogue import (
+    TOLD as TOLD,
     AuthorityDetail as AuthorityDetail,
     AuthorityFilter as AuthorityFilter,
     AuthorityOut as AuthorityOut,
@@ -17,9 +18,13 @@ from api.schemas.catalogue import (
     CategoryOut as CategoryOut,
     ChoiceOut as ChoiceOut,
     Code as Code,
+    DatasetOut as DatasetOut,
     EmergencyOut as EmergencyOut,
+    LayerOut as LayerOut,
     QuestionOut as QuestionOut,
+    SourceOut as SourceOut,
     Where as Where,
+    origins_of as origins_of,
 )
 from api.schemas.certificates import (
     Certificate as Certificate,
@@ -76,6 +81,13 @@ from api.schemas.operations import (
     NoticePage as NoticePage,
     Readiness as Readiness,
 )
+from api.schemas.photos import (
+    PhotoHint as PhotoHint,
+    PhotoIn as PhotoIn,
+    PhotoOut as PhotoOut,
+    PhotoTaken as PhotoTaken,
+    UploadOut as UploadOut,
+)
 from api.schemas.public import (
     Feature as Feature,
     Near as Near,
@@ -87,6 +99,7 @@ from api.schemas.public import (
     ReportFilter as ReportFilter,
 )
 from api.schemas.reports import (
+    MOST_PHOTOS as MOST_PHOTOS,
     Answer as Answer,
     AnswerIn as AnswerIn,
     AssignIn as AssignIn,

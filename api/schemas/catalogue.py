@@ -1,15 +1,16 @@
-"""What there is: categories with their questions, and authorities."""
+"""What there is: categories with their questions, authorities, and the dataset in force."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import Field, model_validator
 
 from api import examples
-from api.schemas.wire import Asked, Page, Wire, shown
+from api.schemas.wire import Asked, Page, Time, Wire, shown
 from georouter.model import AnswerType, Category, Emergency, Question
 from georouter.questions import answers_schema, emergency_schema
 
@@ -164,3 +165,60 @@ class AuthorityPage(Wire):
 
     items: list[AuthorityOut]
     next_cursor: str | None
+
+
+class LayerOut(Wire):
+    """One kind of areas in a dataset."""
+
+    name: str
+    areas: int
+
+
+class SourceOut(Wire):
+    """What a layer was made from. Null is what was not recorded when it was built."""
+
+    layer: str
+    title: str | None
+    publisher: str | None
+    edition: str | None
+    licence: str | None
+    attribution: Annotated[
+        str | None, Field(description="To be shown wherever the boundaries are used.")
+    ]
+
+
+class DatasetOut(Wire):
+    """The boundary dataset in force: the one that decisions name as `dataset`."""
+
+    model_config = shown(examples.DATASET)
+
+    version: str
+    since: Annotated[Time, Field(description="When it came into force.")]
+    layers: list[LayerOut]
+    sources: list[SourceOut]
+
+    @classmethod
+    def of(cls, version: str, since: datetime, manifest: Mapping[str, Any]) -> Self:
+        """As its manifest has it."""
+        layers = manifest.get("layers", [])
+        return cls(
+            version=version,
+            since=since,
+            layers=[LayerOut(name=layer["name"], areas=layer["areas"]) for layer in layers],
+            sources=[
+                SourceOut(layer=layer["name"], **{name: origin.get(name) for name in TOLD})
+                for layer in layers
+                for origin in origins_of(layer)
+            ],
+        )
+
+
+TOLD = ("title", "publisher", "edition", "licence", "attribution")
+"""What is told of a source."""
+
+
+def origins_of(layer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Where a layer of a manifest comes from; a layer of roads has several sources."""
+    if "source" in layer:
+        yield layer["source"]
+    yield from layer.get("sources", [])

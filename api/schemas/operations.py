@@ -75,9 +75,9 @@ class Check(Wire):
 
 
 class Readiness(Wire):
-    """Whether requests can be served. `degraded`: they can, and something needs attention."""
+    """Whether requests can be served, by the dataset that should decide."""
 
     model_config = shown(examples.READINESS)
 
-    status: Literal["ready", "degraded", "not ready"]
+    status: Literal["ready", "not ready"]
     checks: dict[str, Check]

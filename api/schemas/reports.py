@@ -24,6 +24,7 @@ from pydantic import (
 from api import examples
 from api.schemas.decisions import DecisionOut
 from api.schemas.deliveries import DeliveryState, Outcome
+from api.schemas.photos import PhotoOut
 from api.schemas.wire import (
     Accuracy,
     Asked,
@@ -42,6 +43,9 @@ from api.schemas.wire import (
     storable,
 )
 from georouter.questions import LONGEST_TEXT, MOST_ANSWERS
+
+# Of one report
+MOST_PHOTOS = 3
 
 
 def _answer(value: object) -> object:
@@ -147,6 +151,12 @@ class Contact(Asked):
         return self
 
 
+def _distinct(photos: list[UUID]) -> list[UUID]:
+    if len(set(photos)) < len(photos):
+        raise ValueError("must not name a photo twice")
+    return photos
+
+
 class ReportIn(Asked):
     """A citizen's report of one defect at one place."""
 
@@ -189,14 +199,28 @@ class ReportIn(Asked):
         ),
     ] = None
 
+    photos: Annotated[
+        list[UUID],
+        Field(
+            max_length=MOST_PHOTOS,
+            description="Uploads of yours that are on no report yet. One whose bytes are still to "
+            "come follows by itself.",
+        ),
+        AfterValidator(_distinct),
+    ] = []
+    photos_public: Annotated[
+        bool, Field(strict=True, description="The citizen agrees that anybody may see the photos.")
+    ] = False
+
     def sha256(self) -> bytes:
         """A digest of what the report says, however the JSON was spelled.
 
         Fields not given do not count, so that a field added later changes no older digest.
         """
         said = self.model_dump(mode="json", exclude_none=True)
-        if not self.answers:
-            del said["answers"]
+        for name in ("answers", "photos", "photos_public"):
+            if not said[name]:
+                del said[name]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
 
 
@@ -529,6 +553,7 @@ class ReportOut(Receipt):
     events: list[EventOut]
     deliveries: list[ReportDelivery]
     answers: Annotated[dict[str, bool | float | str], Field(description="As they were given.")]
+    photos: list[PhotoOut]
 
 
 class TriageItem(Wire):

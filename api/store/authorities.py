@@ -1,12 +1,10 @@
-"""The SQL of `authority`, `authority_code`, and of `dataset`, which brings them.
+"""The SQL of `authority`, `authority_code` and `succession`.
 
-One dataset is in force at any instant, and activating one is a single transaction. Authorities are
-added and renamed by datasets, never removed: reports and keys refer to them.
+Authorities are added and renamed by datasets, never removed: reports and keys refer to them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,15 +20,6 @@ ACTIVATION_LOCK = 7305213
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
-    """What `activate_dataset` did; `changed` is False if the version was in force already."""
-
-    dataset_id: int
-    changed: bool
-    new_authorities: int
-
-
-@dataclass(frozen=True, slots=True)
 class Handover:
     """On an instant the authority with one code ends, and the one with the other takes over."""
 
@@ -40,113 +29,8 @@ class Handover:
     reason: str
 
 
-async def active_dataset(
-    conn: asyncpg.Connection, *, at: datetime | None = None
-) -> asyncpg.Record | None:
-    """The dataset in force now, or just before the instant `at`: id, version, location."""
-    return await conn.fetchrow(
-        """
-        SELECT dataset.id, version, location
-        FROM activation JOIN dataset ON dataset.id = dataset_id
-        WHERE withdrawn_at IS NULL
-          AND from_at <= coalesce($1::timestamptz - interval '1 microsecond', clock_timestamp())
-        ORDER BY from_at DESC, activation.id DESC
-        LIMIT 1
-        """,
-        at,
-    )
-
-
-async def list_datasets(
-    conn: asyncpg.Connection, *, at: datetime | None = None
-) -> Sequence[asyncpg.Record]:
-    """(version, from_at, state) of every time in force, in order; as of now, or of `at`.
-
-    A dataset that has none, and is to have none, comes first and is `staged`.
-    """
-    rows: Sequence[asyncpg.Record] = await conn.fetch(
-        """
-        WITH term AS (
-            SELECT dataset_id, from_at, lead(from_at) OVER (ORDER BY from_at, id) AS until
-            FROM activation
-            WHERE withdrawn_at IS NULL
-        )
-        SELECT version, from_at,
-               CASE WHEN from_at IS NULL THEN 'staged'
-                    WHEN from_at > moment THEN 'planned'
-                    WHEN until <= moment THEN 'retired'
-                    ELSE 'active' END AS state
-        FROM coalesce($1::timestamptz, clock_timestamp()) AS moment, dataset
-             -- two for one instant: the later one was meant, the other is never in force
-             LEFT JOIN term ON dataset_id = dataset.id AND until IS DISTINCT FROM from_at
-        ORDER BY from_at NULLS FIRST, version
-        """,
-        at,
-    )
-    return rows
-
-
-async def activate_dataset(
-    conn: asyncpg.Connection,
-    *,
-    version: str,
-    location: str,
-    manifest: Mapping[str, Any],
-    areas: Iterable[Area],
-    handovers: Iterable[Handover] | None = None,
-    from_at: datetime | None = None,
-) -> Activation:
-    """Put a dataset in force, now or at an instant to come, in one transaction.
-
-    Every area's code gets an authority if it has none; authorities that are no longer in the
-    dataset stay. Running it again with the same version changes nothing but the location.
-    """
-    async with conn.transaction():
-        # One activation at a time: two would each see the one before and record the same again.
-        await conn.execute("SELECT pg_advisory_xact_lock($1)", ACTIVATION_LOCK)
-        areas = list(areas)
-        names = {area.code: area.name for area in areas}
-        await _rename_authorities(conn, names)
-        new = await establish(conn, areas, handovers)
-        dataset_id: int = await conn.fetchval(
-            """
-            INSERT INTO dataset (version, location, manifest)
-            VALUES ($1, $2, $3::text::jsonb)
-            ON CONFLICT (version) DO UPDATE SET location = excluded.location
-            RETURNING id
-            """,
-            version,
-            location,
-            json.dumps(manifest),
-        )
-        changed = await conn.fetchval(
-            """
-            WITH latest AS (
-                -- what would be in force at that instant anyway
-                SELECT dataset_id
-                FROM activation
-                WHERE withdrawn_at IS NULL
-                  AND from_at <= coalesce($2::timestamptz, clock_timestamp())
-                ORDER BY from_at DESC, id DESC
-                LIMIT 1
-            ), recorded AS (
-                INSERT INTO activation (dataset_id, from_at)
-                SELECT $1, coalesce($2::timestamptz, clock_timestamp())
-                WHERE NOT EXISTS (SELECT FROM latest WHERE dataset_id = $1)
-                RETURNING id
-            )
-            SELECT EXISTS (SELECT FROM recorded)
-            """,
-            dataset_id,
-            from_at,
-        )
-        return Activation(dataset_id=dataset_id, changed=changed, new_authorities=new)
-
-
-# --- authority ------------------------------------------------------------------------------------
-
-
-async def _rename_authorities(conn: asyncpg.Connection, names: Mapping[str, str]) -> None:
+async def rename_authorities(conn: asyncpg.Connection, names: Mapping[str, str]) -> None:
+    """Give authorities the names that a dataset has for their codes."""
     await conn.execute(
         """
         UPDATE authority SET name = wanted.name

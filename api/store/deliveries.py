@@ -187,7 +187,7 @@ async def restart(
         """
         UPDATE delivery
         SET state = 'pending', due_at = now(), settled_at = NULL, nothing_sent = false,
-            redelivered_at = now(), redelivered_after = attempts
+            redelivered_at = now(), redelivered_after = attempts, owed_at = clock_timestamp()
         WHERE id = ANY ($1)
         """,
         ids,

@@ -35,19 +35,32 @@ async def insert_report(
     dataset_id: int,
     authority_id: UUID,
     follower: NewFollower,
+    photos: Sequence[UUID] = (),
+    photos_public: bool = False,
 ) -> asyncpg.Record | None:
     """Store a report with all that follows from it; None if the idempotency key was used before.
+
+    None also if one of the photos is not the key's to put on a report.
 
     A single statement and so a transaction of its own: all of it is committed on return, or none.
     """
     return await conn.fetchrow(
         """
-        WITH fresh AS (
+        WITH given AS MATERIALIZED (
+            -- Of two reports with one photo, the later waits here and then finds it taken. Before
+            -- the key, so that of concurrent posts with one key the losers wait here already.
+            SELECT id FROM photo
+            WHERE id = ANY ($24::uuid[]) AND api_key_id = $2 AND report_id IS NULL
+              AND expires_at > now()
+            ORDER BY id
+            FOR UPDATE
+        ), fresh AS (
             -- Of concurrent posts with one key, the losers wait here on the unique index until the
             -- winner commits, and then insert nothing, here and below. They find the winner's
             -- report in a statement of their own: this one's snapshot is too old to see it.
             INSERT INTO idempotency (api_key_id, key, request_sha256, report_id, follower_id)
-            VALUES ($2, $3, $4, $1, $17)
+            SELECT $2, $3, $4, $1, $17
+            WHERE (SELECT count(*) FROM given) = cardinality($24::uuid[])
             ON CONFLICT (api_key_id, key) DO NOTHING
             RETURNING report_id
         ), intake AS MATERIALIZED (
@@ -61,10 +74,10 @@ async def insert_report(
         ), stored AS (
             INSERT INTO report (id, api_key_id, lon, lat, accuracy_m, observed_at, category,
                                 description, decision, dataset_id, authority_id, held_on_receipt,
-                                road_ref, chosen, answers)
+                                road_ref, chosen, answers, photos_public)
             SELECT report_id, $2, $5::float8, $6::float8, $7::float8, $8::timestamptz, $9::text,
                    $10::text, $11::jsonb, $12::bigint, $13, NOT EXISTS (SELECT FROM intake),
-                   $14::text, $15::text, $16::jsonb
+                   $14::text, $15::text, $16::jsonb, $25::boolean
             FROM fresh
             RETURNING *
         ), owed AS (
@@ -79,6 +92,11 @@ async def insert_report(
             SELECT $17, id, 'reporter', $18::bytea, $19::text, $20::text, $21::bytea, $22::boolean,
                    $23::boolean
             FROM stored
+        ), attached AS (
+            UPDATE photo
+            SET report_id = stored.id, attached_at = CASE WHEN stored_at IS NOT NULL THEN now() END
+            FROM stored
+            WHERE photo.id IN (SELECT id FROM given)
         ), told AS (
             -- The log commits to what was reported, and does not say it.
             INSERT INTO report_event (report_id, n, kind, authority_id, detail)
@@ -113,6 +131,8 @@ async def insert_report(
         follower.contact_hmac,
         follower.share_contact,
         follower.notify,
+        list(photos),
+        photos_public,
     )
 
 
@@ -178,8 +198,8 @@ async def find_question(conn: asyncpg.Connection, report_id: UUID) -> asyncpg.Re
     return await conn.fetchrow(
         """
         SELECT report.id, received_at, lon, lat, category, accuracy_m, road_ref, chosen, decision,
-               location
-        FROM report JOIN dataset ON dataset.id = dataset_id
+               dataset_id
+        FROM report
         WHERE report.id = $1
         """,
         report_id,

@@ -186,7 +186,8 @@ async def hand_over(
             SELECT $1, id FROM intake
             -- With a life of its own, but all that its attempts left in doubt: nobody has looked.
             ON CONFLICT (report_id, endpoint_id, sequence) DO UPDATE
-            SET state = 'pending', due_at = now(), settled_at = NULL, redelivered_at = now()
+            SET state = 'pending', due_at = now(), settled_at = NULL, redelivered_at = now(),
+                owed_at = clock_timestamp()
             WHERE delivery.state IN ('cancelled', 'dead')
         )
         SELECT count(*) FROM intake

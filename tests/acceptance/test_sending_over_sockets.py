@@ -21,6 +21,7 @@ import pytest
 
 from api import auth, db, vault
 from api.activation import activate
+from api.artefacts import Artefacts
 from api.routing import load_rules
 from boundaries import sample
 from boundaries.build import build_dataset
@@ -98,7 +99,9 @@ async def webs(database_url: str, tmp_path: Path) -> AsyncIterator[tuple[Web, We
     built_at = datetime(2027, 1, 15, tzinfo=UTC)
     folder = tmp_path / "sample"
     build_dataset(sample.layer_files(), folder, built_at=built_at, proof_points=7_000)
-    await activate(folder, rules=load_rules(None), data_dir=tmp_path, dsn=database_url, commit=True)
+    artefacts = Artefacts(tmp_path / "datasets")
+    rules = load_rules(None)
+    await activate(folder, rules=rules, artefacts=artefacts, dsn=database_url, commit=True)
     conn = await db.connect(database_url)
     try:
         key = await auth.create_key(

@@ -14,7 +14,10 @@ from pydantic import TypeAdapter
 from api.delivery import policy, signing
 from api.delivery.channels.webhook import payload
 from api.delivery.outbox import Claimed
+from api.delivery.worker import linked
+from api.links import PhotoLinks
 from api.schemas import EndpointIn, ReportIn, UpdateIn
+from api.vault import Vault, new_key
 from api.webhook_schemas import Message
 from tests.support.rows import DECISION, RECEIVED_AT
 
@@ -114,7 +117,9 @@ def test_what_a_council_receives() -> None:
         decision={**DECISION, "candidates": [candidate]},
         authority_id=ID,
         authority_name="X",
+        photos=[{"id": str(ID), "width": 2048, "height": 1536}],
     )
+    claimed = linked(claimed, PhotoLinks("https://x", Vault([new_key()], where="here"), lambda: 0))
     text = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
     example = re.search(r'```json\n(\{\n  "type": "report.created".*?)```', text, re.DOTALL)
     assert example is not None

@@ -22,6 +22,10 @@ FAMILIES = {
 # Exceptions that end a process at its start, or that the room above them catches. The command line
 # and the worker answer for these; a request never meets them.
 ELSEWHERE = {
+    "api.activation.ActivationRefused",
+    "api.activation.DatasetUnknown",
+    "api.artefacts.ArtefactTaken",
+    "api.artefacts.StoreUnavailable",
     "api.db.MigrationRefused",
     "api.db.SchemaOutdated",
     "api.delivery.channels.open311.NotAnswered",
@@ -33,6 +37,9 @@ ELSEWHERE = {
     "api.delivery.signing.InvalidSignature",
     "api.embedded.EmbeddedPostgresError",
     "api.evidence.NotACertificate",
+    "api.london.InstantRefused",
+    "api.objects.ObjectStoreUnusable",
+    "api.picture.Refused",
     "api.rerouting.NobodyLeft",
     "api.vault.SecretUnreadable",
     "api.vault.VaultUnusable",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import re
 import sys
-from collections.abc import Awaitable, Callable
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -15,11 +19,14 @@ import httpx
 import pytest
 
 from api import db
-from api.store import authorities
+from api.routing import LiveRouting, load_rules
+from api.schemas import Place
+from api.store import datasets
 from boundaries.dataset import Dataset
 from tests.support.app import IN_WEST, Api, Shelf, Square, activate, slug, started
 
 NORTH = Square("highway", "X06000009", "North", 0.0, 2.0)
+PLACE = Place(**IN_WEST, category="pothole")
 
 
 async def eventually(look: Callable[[], Awaitable[bool]]) -> None:
@@ -110,36 +117,88 @@ async def test_a_new_dataset_takes_over_by_itself(api: Api) -> None:
     assert await api.pool.fetchval(used) == "squares-2"
     # authorities of the old one stay, and back again is as easy
     assert len((await api.get("/v1/authorities")).json()["items"]) == 4
-    await swap(api, api.shelf.datasets["/shelf/squares-1"])
+    await swap(api, api.shelf.datasets["squares-1"])
     await api.app.state.wiring.live.refresh(api.pool)
     assert api.app.state.wiring.live.current.version == "squares-1"
 
 
 async def test_a_dataset_that_cannot_be_opened_leaves_the_old_one(api: Api) -> None:
     broken = api.shelf.put("squares-2")
-    del api.shelf.datasets["/shelf/squares-2"]
+    del api.shelf.datasets["squares-2"]
     await swap(api, broken)
     await api.app.state.wiring.live.refresh(api.pool)
     status, body = await ready(api.client)
-    assert (status, body["status"]) == (200, "degraded")
+    assert (status, body["status"]) == (503, "not ready")
     assert body["checks"]["dataset"]["detail"] == (
-        "dataset squares-2 cannot be opened: /shelf/squares-2 is no dataset; "
+        "dataset squares-2 cannot be opened: squares-2 is not on the shelf; "
         "squares-1 decides meanwhile"
     )
+    figures = (await api.client.get("/metrics")).text
+    assert 'georouter_dataset_info{version="squares-1"} 1.0' in figures
+    assert "georouter_dataset_fault 1.0" in figures
     assert (await api.post_report()).json()["decision"]["dataset"] == "squares-1"
     api.shelf.put("squares-2")
-    await api.app.state.wiring.live.refresh(api.pool)
-    assert (await ready(api.client))[1]["status"] == "ready"
+
+    async def is_ready() -> bool:  # the polls go on trying
+        return (await ready(api.client))[0] == 200
+
+    await eventually(is_ready)
+    figures = (await api.client.get("/metrics")).text
+    assert 'georouter_dataset_info{version="squares-2"} 1.0' in figures
+    assert "georouter_dataset_fault 0.0" in figures
+    [age] = re.findall("^georouter_dataset_age_seconds (.+)$", figures, re.MULTILINE)
+    assert 0 <= float(age) < 60
 
 
-async def test_a_folder_that_holds_another_version_is_not_opened(api: Api) -> None:
-    await swap(api, api.shelf.put("squares-2"))
-    api.shelf.datasets["/shelf/squares-2"] = api.shelf.put("squares-3")
+async def test_an_old_table_goes_with_the_last_request_that_has_it(api: Api) -> None:
     live = api.app.state.wiring.live
-    live.current = None
+    held = live.require()
+    gone = weakref.ref(held)
+    mapped = weakref.ref(api.shelf.datasets.pop("squares-1").index)
+    await swap(api, api.shelf.put("squares-2", (NORTH,)))
     await live.refresh(api.pool)
-    assert live.current is None
-    assert "holds squares-3 instead" in live.fault
+    assert held.decide(PLACE, as_of=live.today()).dataset == "squares-1"
+    assert live.require().decide(PLACE, as_of=live.today()).dataset == "squares-2"
+    del held
+    gc.collect()
+    assert gone() is None
+    assert mapped() is None
+
+
+async def test_a_planned_dataset_is_opened_beforehand_and_followed_at_its_instant(
+    pool: asyncpg.Pool,
+) -> None:
+    shelf, opened = Shelf(), []
+
+    async def open_version(version: str, manifest: Mapping[str, Any]) -> Dataset:
+        opened.append(version)
+        return await shelf.open(version, manifest)
+
+    async with db.acquire(pool) as conn:
+        await activate(conn, shelf.put("squares-1"))
+        soon = await conn.fetchval("SELECT clock_timestamp() + interval '1 second'")
+        await activate(conn, shelf.put("squares-2"), from_at=soon)
+    live = LiveRouting(rules=load_rules(None), clock=time.time, open_version=open_version)
+    await live.refresh(pool)
+    async with asyncio.TaskGroup() as tasks:
+        # polls that are far apart: the instant itself wakes it
+        polls = [
+            tasks.create_task(live.poll(pool, every_s=60.0)),
+            tasks.create_task(live.prepare(pool, every_s=60.0)),
+        ]
+
+        async def both_opened() -> bool:
+            return opened == ["squares-1", "squares-2"]
+
+        async def taken_over() -> bool:
+            return live.require().version == "squares-2"
+
+        await eventually(both_opened)
+        assert live.require().version == "squares-1"
+        await eventually(taken_over)
+        assert live.since == soon
+        for poll in polls:
+            poll.cancel()
 
 
 async def test_a_dataset_whose_codes_nobody_has_is_not_opened(api: Api) -> None:
@@ -152,7 +211,7 @@ async def test_a_dataset_whose_codes_nobody_has_is_not_opened(api: Api) -> None:
 
 
 async def test_activating_again_changes_nothing(api: Api) -> None:
-    dataset = api.shelf.datasets["/shelf/squares-1"]
+    dataset = api.shelf.datasets["squares-1"]
     async with db.acquire(api.pool) as conn:
         before = await conn.fetch("SELECT * FROM dataset")
         again = await activate(conn, dataset)
@@ -160,7 +219,7 @@ async def test_activating_again_changes_nothing(api: Api) -> None:
         assert await conn.fetch("SELECT * FROM dataset") == before
         first = await activate(conn, api.shelf.put("squares-2", (NORTH,)))
         assert (first.changed, first.new_authorities) == (True, 1)
-        in_force = await authorities.active_dataset(conn)
+        in_force = await datasets.active_dataset(conn)
         assert in_force is not None
         assert in_force["version"] == "squares-2"
 
@@ -172,18 +231,32 @@ async def test_a_planned_dataset_waits_for_its_instant(api: Api) -> None:
         for changed in (True, False):  # planned twice is planned once
             done = await activate(conn, planned, from_at=tomorrow)
             assert done.changed is changed
-        assert (await authorities.active_dataset(conn))["version"] == "squares-1"
+        assert (await datasets.active_dataset(conn))["version"] == "squares-1"
         await conn.execute("UPDATE activation SET from_at = now() WHERE from_at > now()")
-        assert (await authorities.active_dataset(conn))["version"] == "squares-2"
+        assert (await datasets.active_dataset(conn))["version"] == "squares-2"
+
+
+async def test_of_a_pruned_dataset_other_days_say_so(api: Api) -> None:
+    await swap(api, api.shelf.put("squares-2"))
+    await api.app.state.wiring.live.refresh(api.pool)
+    await api.pool.execute(
+        "UPDATE activation SET from_at = from_at - interval '9 days' "
+        "WHERE id = (SELECT min(id) FROM activation)"
+    )
+    await api.pool.execute("UPDATE dataset SET removed_at = now() WHERE version = 'squares-1'")
+    day = api.app.state.wiring.live.today() - timedelta(days=5)
+    refused = await api.get("/v1/locate", **IN_WEST, category="pothole", as_of=day)
+    assert (refused.status_code, slug(refused)) == (503, "no-active-dataset")
+    assert "squares-1, cannot be opened: its artefact was pruned on" in refused.json()["detail"]
 
 
 async def test_activations_at_once_leave_one_dataset_in_force(api: Api) -> None:
-    datasets = [api.shelf.put(f"squares-{n}", (NORTH,)) for n in range(2, 6)]
-    await asyncio.gather(*(swap(api, dataset) for dataset in datasets))
+    several = [api.shelf.put(f"squares-{n}", (NORTH,)) for n in range(2, 6)]
+    await asyncio.gather(*(swap(api, dataset) for dataset in several))
     # in force is the one that was recorded last
     latest = "SELECT dataset_id FROM activation ORDER BY id DESC LIMIT 1"
     async with db.acquire(api.pool) as conn:
-        in_force = await authorities.active_dataset(conn)
+        in_force = await datasets.active_dataset(conn)
     assert in_force is not None
     assert await api.pool.fetchval(latest) == in_force["id"]
     assert await api.pool.fetchval("SELECT count(*) FROM authority") == 4

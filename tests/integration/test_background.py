@@ -33,9 +33,10 @@ async def background(api: Api, dsn: str) -> AsyncIterator[None]:
         dataset_poll_s=0.05,
         delivery_mode="live",
         secret_keys=SecretStr(KEY),
+        photos="memory:///",
     )
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(run_background(settings, stop=stop, open_folder=api.shelf.open))
+        tasks.create_task(run_background(settings, stop=stop, open_version=api.shelf.open))
         try:
             yield
         finally:
@@ -88,7 +89,9 @@ async def test_it_stops_when_it_is_told_and_waits_for_a_database(api: Api) -> No
 
 
 async def test_a_database_without_the_schema_is_said_plainly(empty_database_url: str) -> None:
-    settings = Settings(database_url=SecretStr(empty_database_url), delivery_mode="dry_run")
+    settings = Settings(
+        database_url=SecretStr(empty_database_url), delivery_mode="dry_run", photos="memory:///"
+    )
     with pytest.raises(db.SchemaOutdated, match="georouter migrate"):
         await run_background(settings, stop=asyncio.Event())
 

@@ -502,7 +502,7 @@ async def ending(database_url: str, pool: asyncpg.Pool, tmp_path: Path) -> Async
 def later(api: Api) -> LiveRouting:
     """The routing of a process that lives after the day."""
     rules = api.app.state.wiring.live.rules
-    return LiveRouting(rules=rules, clock=lambda: AFTER, open_folder=api.shelf.open)
+    return LiveRouting(rules=rules, clock=lambda: AFTER, open_version=api.shelf.open)
 
 
 async def know(api: Api, code: str) -> None:
@@ -700,7 +700,7 @@ async def explained(api: Api, report_id: str, live: LiveRouting) -> Any:
             UUID(report_id),
             rules=live.rules,
             today=live.today(),
-            open_folder=api.shelf.open,
+            open_version=api.shelf.open,
         )
 
 
@@ -752,10 +752,10 @@ async def test_an_explanation_without_the_old_dataset(api: Api) -> None:
     posted = (await api.post_report()).json()["id"]
     async with db.acquire(api.pool) as conn:
         await activate(conn, api.shelf.put("squares-2"))
-    del api.shelf.datasets["/shelf/squares-1"]
+    del api.shelf.datasets["squares-1"]
     found = await explained(api, posted, api.app.state.wiring.live)
     text = "\n".join(found.sentences)
-    assert "Replayed by the same dataset: not possible; /shelf/squares-1 is no dataset." in text
+    assert "Replayed by the same dataset: not possible; squares-1 is not on the shelf." in text
     assert found.same_today is True
 
 
@@ -776,7 +776,8 @@ async def test_the_command_explains(api: Api, database_url: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "West is responsible (certain, rule covering-area" in done.stdout
     # the squares are on no disk
-    assert "Replayed by the same dataset: not possible; /shelf/squares-1 is no" in done.stdout
+    assert "Replayed by the same dataset: not possible; /" in done.stdout
+    assert "/datasets/squares-1 is no dataset" in done.stdout
     as_json = await asyncio.to_thread(georouter, database_url, "explain", posted, "--json")
     assert json.loads(as_json.stdout)["same_today"] is None
     unknown = await asyncio.to_thread(georouter, database_url, "explain", str(UUID(int=1)))

@@ -16,6 +16,7 @@ import pytest
 import shapely
 
 from api.activation import activate
+from api.artefacts import Artefacts
 from api.routing import load_rules
 from api.settings import Settings
 from boundaries import sample
@@ -148,7 +149,7 @@ async def test_the_bodies_become_authorities(
 ) -> None:
     settings = Settings(data_dir=tmp_path)
     done = await activate(
-        folder, rules=RULES, data_dir=settings.data_dir, dsn=database_url, commit=True
+        folder, rules=RULES, artefacts=Artefacts.of(settings), dsn=database_url, commit=True
     )
     councils = {area.code for area in dataset.index.areas if area.layer in {"highway", "district"}}
     assert done.new_authorities == len(councils) + 2
@@ -162,7 +163,13 @@ async def test_a_damaged_copy_is_replaced_by_activating_again(
     version = open_dataset(folder).version
     copy = tmp_path / "datasets" / version / "index.grx"
     for _ in range(2):
-        await activate(folder, rules=RULES, data_dir=tmp_path, dsn=database_url, commit=True)
+        await activate(
+            folder,
+            rules=RULES,
+            artefacts=Artefacts(tmp_path / "datasets"),
+            dsn=database_url,
+            commit=True,
+        )
         assert open_dataset(copy.parent).version == version
         copy.write_bytes(copy.read_bytes()[:-1])
 

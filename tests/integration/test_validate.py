@@ -295,6 +295,7 @@ def oracle_overlaps(polygons: Any, codes: Any) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.realdata
+@pytest.mark.timeout(900)  # a minute, but on a machine that does ten things at once
 def test_every_fault_of_districts_as_found_is_reported(tmp_path: Path) -> None:
     path = real_data() / "lad_2020_bgc_dirty.parquet"
     report = validate_file(path, "district", Validation())
@@ -355,6 +356,7 @@ def test_overview_maps_are_too_coarse_and_finer_ones_are_not() -> None:
 
 
 @pytest.mark.realdata
+@pytest.mark.timeout(900)  # a minute, but on a machine that does ten things at once
 def test_full_resolution_has_slivers_in_cornwall_and_highland_and_no_errors() -> None:
     report = validate_file(real_data() / "lad_2025_bfc.parquet", "district", Validation())
     assert {one.severity for one in report.findings} == {"warning", "note"}

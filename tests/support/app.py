@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +26,7 @@ from api import auth, db, vault
 from api.app import create_app
 from api.delivery import outbox
 from api.settings import Settings
-from api.store import authorities, probes
+from api.store import authorities, datasets, probes
 from boundaries.dataset import Dataset, DatasetError
 from georouter.compiler import compile_index
 from georouter.geometry import SCALE
@@ -79,30 +78,29 @@ def index_of(squares: tuple[Square, ...] = SQUARES) -> Index:
 
 @dataclass
 class Shelf:
-    """Datasets by folder name, instead of a disk."""
+    """Datasets by version, instead of an artefact store."""
 
     datasets: dict[str, Dataset] = field(default_factory=dict)
 
     def put(self, version: str, squares: tuple[Square, ...] = SQUARES) -> Dataset:
         dataset = Dataset(version, {"version": version}, index_of(squares))
-        self.datasets[f"/shelf/{version}"] = dataset
+        self.datasets[version] = dataset
         return dataset
 
-    def open(self, folder: Path) -> Dataset:
+    async def open(self, version: str, _manifest: Mapping[str, Any]) -> Dataset:
         try:
-            return self.datasets[str(folder)]
+            return self.datasets[version]
         except KeyError:
-            raise DatasetError(f"{folder} is no dataset") from None
+            raise DatasetError(f"{version} is not on the shelf") from None
 
 
 async def activate(
     conn: asyncpg.Connection, dataset: Dataset, *, from_at: datetime | None = None
-) -> authorities.Activation:
-    return await authorities.activate_dataset(
+) -> datasets.Activation:
+    return await datasets.activate_dataset(
         conn,
         from_at=from_at,
         version=dataset.version,
-        location=f"/shelf/{dataset.version}",
         manifest=dataset.manifest,
         areas=dataset.authorities,
     )
@@ -201,11 +199,12 @@ async def started(
                 "egress_allow": (IPv4Network("127.0.0.0/8"),),
                 "delivery_mode": "live",
                 "secret_keys": SecretStr(KEY),
+                "photos": "memory:///",
                 **settings,
             }
         ),
         dsn=dsn,
-        open_folder=shelf.open,
+        open_version=shelf.open,
         clock=clock,
     )
     transport = httpx.ASGITransport(app)

@@ -37,8 +37,7 @@ async def api_key(conn: asyncpg.Connection) -> UUID:
 async def dataset(conn: asyncpg.Connection) -> int:
     return await conn.fetchval(
         """
-        INSERT INTO dataset (version, location, manifest)
-        VALUES ($1, '/nowhere', '{}') RETURNING id
+        INSERT INTO dataset (version, manifest) VALUES ($1, '{}') RETURNING id
         """,
         f"test-{uuid4().hex}",
     )

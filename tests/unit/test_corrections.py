@@ -179,7 +179,7 @@ def test_what_does_not_apply_is_refused(
     ("text", "line", "message"),
     [
         ("[[correction]\n", 1, "this is no TOML"),
-        ("[[corrections]]\n", 1, "'corrections' means nothing here; remove or correct it"),
+        ("[[corrections]]\n", 1, "'corrections' means nothing here, 'correction' does"),
         (entry(action="move"), 6, "there is no action 'move'; choose from rename, recode, drop"),
         (entry(action="drop").replace("date", "# date"), 1, "correction 1 has no date; add the"),
         (entry(action="drop").replace("reason", "# reason"), 1, "has no reason; add it"),

@@ -13,6 +13,9 @@ from api.routes import paging
 
 SHOWN: dict[type[BaseModel], dict[str, Any]] = {
     schemas.ReportIn: examples.REPORT_IN,
+    schemas.UploadOut: examples.UPLOAD,
+    schemas.PhotoTaken: examples.PHOTO_TAKEN,
+    schemas.PhotoOut: examples.PHOTO,
     schemas.DecisionOut: examples.DECISION,
     schemas.Receipt: examples.RECEIPT,
     schemas.ReportOut: examples.REPORT_OUT,
@@ -92,16 +95,18 @@ def test_the_digest_is_of_what_is_said() -> None:
         {"contact": None},
         {"contact": {**examples.CONTACT, "notify": False}},
         {"duplicate_of": examples.REPORT_ID},
+        {"photos": []},
+        {"photos_public": True},
     ):
         assert report(**changed).sha256() != said
 
 
 def test_the_digest_stays_what_stored_ones_are() -> None:
     """Changed, every retry under way would be refused as another report."""
-    assert report(answers={}, contact=None).sha256().hex() == (
+    assert report(answers={}, contact=None, photos=[]).sha256().hex() == (
         "a944f2ab6ba222d02260044d301b3f91d7c0b677e14e8cebfac291beb00fd0cf"
     )
-    assert report(contact=None).sha256().hex() == (  # with answers
+    assert report(contact=None, photos=[]).sha256().hex() == (  # with answers
         "f837e4c0d1daa6b5bd88efad9d65480406bd95ec878243995ba8f4bdd2b8ee49"
     )
 

@@ -95,3 +95,26 @@ def test_keys_are_not_shown() -> None:
     shown = f"{settings!r} {settings} {Vault([NEW], where='x')!r}"
     assert NEW not in shown
     assert "x-pw" not in shown
+
+
+def test_what_is_signed_is_told_from_what_is_not() -> None:
+    box = Vault([NEW], where="here")
+    made = box.sign("a photo", purpose="link")
+    assert len(made) == 43
+    assert box.is_signed("a photo", made, purpose="link")
+    for text, signature, purpose in (
+        ("another photo", made, "link"),
+        ("a photo", made[:-1] + "_", "link"),
+        ("a photo", "", "link"),
+        ("a photo", "ü\ud800", "link"),
+        ("a photo", made, "another purpose"),
+    ):
+        assert not box.is_signed(text, signature, purpose=purpose)
+
+
+def test_a_newer_key_signs_and_the_older_one_still_counts() -> None:
+    before, during, after = (Vault(keys, where="here") for keys in ([OLD], [NEW, OLD], [NEW]))
+    made = before.sign("a photo", purpose="link")
+    assert during.is_signed("a photo", made, purpose="link")
+    assert not after.is_signed("a photo", made, purpose="link")
+    assert during.sign("a photo", purpose="link") == after.sign("a photo", purpose="link")

@@ -235,6 +235,8 @@ def form(server: Server, claimed: Claimed, service_code: str) -> bytes:
         ("first_name", first_name or None),
         ("last_name", last_name or None),
         ("phone", reporter.get("phone")),
+        # GeoReport has room for one.
+        ("media_url", claimed.photos[0]["url"] if claimed.photos else None),
         *((f"attribute[{code}]", value) for code, value in config.attributes.items()),
     ]
     return urlencode([(name, value) for name, value in fields if value is not None]).encode()

@@ -1,8 +1,8 @@
 """The webhook channel: a report as signed JSON, POSTed to the authority's address.
 
-The body depends on nothing but the report and its decision, or the event, so every try sends the
-same bytes under the same webhook-id, and the receiver can tell a repetition. The signature is of
-the attempt's time.
+The body depends on nothing but the report, its decision and photos, or the event, as they were when
+it was owed; so every try sends the same bytes under the same webhook-id, and the receiver can tell
+a repetition. The signature is of the attempt's time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from api.webhook_schemas import VERSION
 
 # What of a decision a council is told
 DECISION_TOLD = ("state", "rule", "reason", "question", "candidates", "dataset")
+
+# Messages that list the report's photos by then
+WITH_PHOTOS = {"report.created", "report.updated"}
 
 
 class Webhook:
@@ -86,12 +89,15 @@ def _echoes(body: bytes, text: str) -> bool:
 def payload(claimed: Claimed) -> bytes:
     """The message's bytes: the same for every try."""
     event = claimed.event or _created(claimed)
+    data = event["data"]
+    if event["type"] in WITH_PHOTOS:
+        data = {**data, "photos": list(claimed.photos)}
     message = {
         "type": event["type"],
         "schema_version": VERSION,
         "timestamp": event["timestamp"],
         "sequence": claimed.sequence,
-        "data": event["data"],
+        "data": data,
     }
     return _encoded(message)
 
