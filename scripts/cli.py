@@ -216,7 +216,7 @@ def migrate() -> None:
     for name in names:
         typer.echo(name)
     stderr.print(f"{len(names)} migrations run" if names else "the schema is current")
-    _reseal()
+    _reseal(whole=False)
 
 
 @app.command()
@@ -300,12 +300,14 @@ def secrets_rotate() -> None:
         stderr.print("all secrets are sealed with the newest key")
 
 
-def _reseal() -> int:
-    from api.store.sealed import Resealed, reseal
+def _reseal(*, whole: bool = True) -> int:
+    from api.store.sealed import SEALED, Resealed, reseal
     from api.vault import open_vault
 
     vault = open_vault(read_settings())
-    done: Resealed = with_database(lambda conn: reseal(conn, vault))
+    done: Resealed = with_database(
+        lambda conn: reseal(conn, vault, SEALED if whole else SEALED[:1])
+    )
     if done.changed:
         stderr.print(f"{done.changed} secrets sealed with the newest key")
     if done.unreadable:
