@@ -20,6 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from georouter.model import InvalidCoordinate, NotACandidate, UnknownCategory
 
@@ -337,10 +338,25 @@ def install(app: FastAPI, also: Mapping[type[Exception], Row]) -> None:
     rows = {**TABLE, **also}
 
     async def handle(request: Request, error: Exception) -> Response:
-        return respond(request.scope, error, rows)
+        response = respond(request.scope, error, rows)
+        if response.status_code == 405:
+            # The framework names the methods of one route, where several share the path.
+            response.headers["Allow"] = ", ".join(sorted(_methods(app.routes, request)))
+        return response
 
     for kind in (*rows, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, handle)
+
+
+def _methods(routes: Iterable[Any], request: Request) -> set[str]:
+    """All methods that the path of a request takes."""
+    found: set[str] = set()
+    for route in routes:
+        if router := getattr(route, "original_router", None):  # as FastAPI includes routers
+            found |= _methods(router.routes, request)
+        elif route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return found
 
 
 def respond(
