@@ -118,10 +118,17 @@ class UpdatedData(Wire):
     report: ReportId
     decision: MessageDecision
     photos: Photos
+    reports: Annotated[
+        int | None,
+        Field(description="How many there are of this by now, if that is the news."),
+    ] = None
+    still_there: Annotated[
+        bool, Field(description="You closed it, and a reporter says that it is still there.")
+    ] = False
 
 
 class ReportUpdated(Wire):
-    """A report that you have, by now: why it is yours, and its photos."""
+    """A report that you have, by now: why it is yours, its photos, if it is still there."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_UPDATED]})
 

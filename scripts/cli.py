@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -160,9 +161,20 @@ def serve() -> None:
     open_objects(settings)
     with_database(_nothing)
     stderr.print(f"serving http://{settings.host}:{settings.port}, documented at /docs")
-    uvicorn.run(
-        create_app(settings), host=settings.host, port=settings.port, log_config=None, lifespan="on"
+    web = create_app(settings)
+
+    class Server(uvicorn.Server):
+        """It waits for answers under way; streams of events would go on for ever."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            for hook in list(web.state.on_stop):
+                hook()
+
+    config = uvicorn.Config(
+        web, host=settings.host, port=settings.port, log_config=None, lifespan="on"
     )
+    Server(config).run()
 
 
 @app.command()
