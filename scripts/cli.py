@@ -204,6 +204,7 @@ def bounces(
     """Note a mail that came back: its delivery is dead, for the council to see."""
     from api.delivery.bounces import read
     from api.delivery.outbox import bounce
+    from api.store.mailings import bounced
 
     found = read(file.read())
     if found is None:
@@ -213,6 +214,8 @@ def bounces(
         stderr.print(f"{name} is late; its mail server still tries")
     elif with_database(lambda conn: bounce(conn, found.delivery_id, found.diagnostic)):
         stderr.print(f"{name} is dead: {found.diagnostic}", markup=False)
+    elif with_database(lambda conn: bounced(conn, found.delivery_id)):
+        stderr.print("a follower's mail came back: they get no more")
     else:
         raise NotFoundError(f"there is no {name} that a mail was sent for, or it is dead already")
 

@@ -145,6 +145,91 @@ async def unsubscribe(token: Token, wired: Wired, accept: AcceptPage = "") -> Re
     return _back(found, token, accept)
 
 
+@router.get(
+    "/mail/{token}/confirm",
+    operation_id="showConfirm",
+    summary="The page that confirms an address",
+    response_class=HTMLResponse,
+    responses={200: {"content": PAGE}, **FAILURES},
+)
+async def show_confirm(token: MailToken, wired: Wired) -> Response:
+    """Ask to press a button. Changes nothing: mail servers follow links to see where they lead."""
+    async with db.acquire(wired.pool) as conn:
+        await _mailed(conn, token)
+    return _page(
+        track_page.question_page(
+            "News by mail",
+            "Shall we mail you what becomes of this street report?",
+            action="confirm",
+            button="Yes, mail me",
+        )
+    )
+
+
+@router.post(
+    "/mail/{token}/confirm",
+    operation_id="confirmMail",
+    summary="Confirm an address",
+    response_class=HTMLResponse,
+    responses={200: {"content": PAGE}, **FAILURES},
+)
+async def confirm(token: MailToken, wired: Wired) -> Response:
+    """Note that the address is theirs, and that they want mail. Takes no body."""
+    async with db.acquire(wired.pool) as conn:
+        await tracking.confirm(conn, (await _mailed(conn, token))["id"])
+    return _page(
+        track_page.notice_page(
+            "News by mail", "Thank you. You get a mail when there is news, at most one an hour."
+        )
+    )
+
+
+@router.get(
+    "/mail/{token}/unsubscribe",
+    operation_id="showUnsubscribe",
+    summary="The page that ends the mail",
+    response_class=HTMLResponse,
+    responses={200: {"content": PAGE}, **FAILURES},
+)
+async def show_unsubscribe(token: MailToken, wired: Wired) -> Response:
+    """Ask to press a button. Changes nothing."""
+    async with db.acquire(wired.pool) as conn:
+        await _mailed(conn, token)
+    return _page(
+        track_page.question_page(
+            "No more mail",
+            "Shall we send you no more mail about this street report?",
+            action="unsubscribe",
+            button="Yes, no more mail",
+        )
+    )
+
+
+@router.post(
+    "/mail/{token}/unsubscribe",
+    operation_id="unsubscribeMail",
+    summary="End the mail",
+    response_class=HTMLResponse,
+    responses={200: {"content": PAGE}, **FAILURES},
+)
+async def unsubscribe_mail(token: MailToken, wired: Wired) -> Response:
+    """Send no mail any more, at once (RFC 8058). Whatever the body says, it is not read."""
+    async with db.acquire(wired.pool) as conn:
+        await tracking.unsubscribe(conn, (await _mailed(conn, token))["id"])
+    return _page(track_page.notice_page("No more mail", "You get no mail about this report."))
+
+
+async def _mailed(conn: asyncpg.Connection, token: str) -> asyncpg.Record:
+    row = await tracking.find_by_mail(conn, _digest(token))
+    if row is None:
+        raise errors.NotFound("this link is of no mail of ours: check that you have all of it")
+    return row
+
+
+def _page(text: str) -> Response:
+    return HTMLResponse(text, headers=dict(track_page.HEADERS))
+
+
 async def _follower(conn: asyncpg.Connection, token: str) -> asyncpg.Record:
     follower = await tracking.find_follower(conn, _digest(token))
     if follower is None:
