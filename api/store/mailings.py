@@ -141,8 +141,8 @@ async def _lease(
         FROM follower
         JOIN report_event AS event USING (report_id)
         LEFT JOIN authority ON authority.id = authority_id
-        WHERE follower.id = $1 AND event.n > told_n AND event.n <= $2 AND event.at >= follower.created_at
-          AND ({TOLD})
+        WHERE follower.id = $1 AND event.n > told_n AND event.n <= $2
+          AND event.at >= follower.created_at AND ({TOLD})
         ORDER BY event.n
         """,
         follower_id,

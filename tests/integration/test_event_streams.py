@@ -196,7 +196,8 @@ async def test_there_are_only_so_many_streams(database_url: str, pool: asyncpg.P
                 client.stream("GET", path, headers=STREAM) as first,
                 client.stream("GET", path, headers=STREAM),
             ):
-                await Reader(first).next()
+                reader = Reader(first)  # kept: the connection ends with it
+                await reader.next()
                 refused = await client.get(path, headers=STREAM)
                 assert (refused.status_code, slug(refused)) == (503, "too-many-streams")
                 assert int(refused.headers["retry-after"]) > 0
