@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from pydantic import SecretStr
 
 from api import db, mailing
+from api.background import run_background
 from api.delivery import bounces
 from api.settings import Settings
 from api.store import mailings
@@ -266,3 +268,21 @@ def test_nothing_is_mailed_in_a_rehearsal_or_without_a_way() -> None:
     assert not Settings(delivery_mode="live", public_url=BASE).mails_followers
     del given["public_url"]
     assert not Settings(**given, delivery_mode="live").mails_followers
+
+
+async def test_the_worker_process_sends_them(post: Post, database_url: str) -> None:
+    report_id, _ = await post.follow(confirmed=True)
+    await post.tell(report_id, "planned")
+    more = {"database_url": SecretStr(database_url), "photos": "memory:///"}
+    settings = post.settings.model_copy(update=more)
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(
+            run_background(settings, stop=stop, open_version=post.api.shelf.open, mail_every_s=0.05)
+        )
+        async with asyncio.timeout(30):
+            while not post.mail.received:  # noqa: ASYNC110 - the stub counts, and tells nobody
+                await asyncio.sleep(0.02)
+        stop.set()
+    [news] = post.mail.messages()
+    assert "West has planned the work." in news.get_content()
