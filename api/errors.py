@@ -175,6 +175,14 @@ class SealedUnreadable(ApiError):
     """Something personal is sealed with a key that this process does not have."""
 
 
+class NotClosed(ResourceError):
+    """The authority has not closed the report, so nobody can say that it is still there."""
+
+
+class TooManyStreams(ApiError):
+    """As many streams of events are open as this process serves."""
+
+
 class SigningKeyUnreadable(ApiError):
     """The key that signs certificates is sealed with one that this process does not have."""
 
@@ -253,6 +261,8 @@ TABLE: dict[type[Exception], Row] = {
     EndpointUnfit: Row("endpoint-unfit", 409, "The endpoint does not allow this as it is"),
     ChallengedTooOften: Row("challenged-too-often", 429, "There were too many challenges"),
     SealedUnreadable: Row("sealed-unreadable", 503, "Personal data cannot be opened"),
+    NotClosed: Row("not-closed", 409, "The report is not closed"),
+    TooManyStreams: Row("too-many-streams", 503, "There are too many open streams"),
     SigningKeyUnreadable: Row("signing-key-unreadable", 503, "Certificates cannot be signed"),
     UploadOffsetWrong: Row("upload-offset-wrong", 409, "The bytes do not follow on what has come"),
     UploadGone: Row("upload-gone", 410, "The upload has ended"),
