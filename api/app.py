@@ -29,6 +29,7 @@ from api.metrics import Metrics
 from api.objects import open_objects
 from api.photos import Studio
 from api.pictures import Pictures
+from api.rates import RateLimit, Rates
 from api.routes import (
     audit,
     authorities,
@@ -98,6 +99,8 @@ def create_app(
             await live.refresh(pool)
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
+                mine = Rates.of(settings, vault=vault, clock=clock)
+                counting = tasks.create_task(mine.run(pool))
                 prepare = tasks.create_task(live.prepare(pool, every_s=settings.dataset_poll_s))
                 figures = Metrics(pool, clock=time.monotonic, dataset=live.figures)
                 studio = Studio(pool, objects, Pictures())
@@ -113,6 +116,7 @@ def create_app(
                     clock,
                     studio,
                     links,
+                    mine,
                 )
                 attach(app, wiring)
                 try:
@@ -120,6 +124,7 @@ def create_app(
                 finally:
                     poll.cancel()
                     prepare.cancel()
+                    counting.cancel()
 
     app: FastAPI = FastAPIOffline(
         title="georouter",
@@ -151,6 +156,7 @@ def create_app(
         app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, of_photos=settings.photo_max_bytes)
+    app.add_middleware(RateLimit)
     app.add_middleware(telemetry.Correlation, on_error=errors.respond, random_bytes=random_bytes)
     app.add_middleware(uploads.Tus)  # around all others: what it asks of answers, it asks of theirs
     _describe(app)

@@ -170,6 +170,10 @@ class ChallengedTooOften(ResourceError):
     """The endpoint, or its authority, has had as many challenges as there are for now."""
 
 
+class TooManyRequests(ApiError):
+    """More than this key, or this address, may ask for now."""
+
+
 class SigningKeyUnreadable(ApiError):
     """The key that signs certificates is sealed with one that this process does not have."""
 
@@ -247,6 +251,7 @@ TABLE: dict[type[Exception], Row] = {
     EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
     EndpointUnfit: Row("endpoint-unfit", 409, "The endpoint does not allow this as it is"),
     ChallengedTooOften: Row("challenged-too-often", 429, "There were too many challenges"),
+    TooManyRequests: Row("too-many-requests", 429, "There were too many requests"),
     SigningKeyUnreadable: Row("signing-key-unreadable", 503, "Certificates cannot be signed"),
     UploadOffsetWrong: Row("upload-offset-wrong", 409, "The bytes do not follow on what has come"),
     UploadGone: Row("upload-gone", 410, "The upload has ended"),
@@ -266,7 +271,15 @@ FRAMEWORK: dict[int, Row] = {
 
 
 # What every operation that takes a key may answer.
-KEYED = (KeyMissing, KeyUnknown, KeyExpired, KeyRevoked, DATABASE_UNAVAILABLE, INTERNAL_ERROR)
+KEYED = (
+    KeyMissing,
+    KeyUnknown,
+    KeyExpired,
+    KeyRevoked,
+    TooManyRequests,
+    DATABASE_UNAVAILABLE,
+    INTERNAL_ERROR,
+)
 
 SCHEMA: dict[str, Any] = {
     "title": "Problem",

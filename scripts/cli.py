@@ -161,7 +161,12 @@ def serve() -> None:
     with_database(_nothing)
     stderr.print(f"serving http://{settings.host}:{settings.port}, documented at /docs")
     uvicorn.run(
-        create_app(settings), host=settings.host, port=settings.port, log_config=None, lifespan="on"
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        lifespan="on",
+        proxy_headers=False,  # whom to believe is a setting of ours
     )
 
 
@@ -325,6 +330,14 @@ def keys_create(
         str | None, typer.Option(help="A council's authority: its id or code, e.g. E08000010.")
     ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+    *,
+    address_limit: Annotated[
+        bool,
+        typer.Option(
+            "--address-limit/--no-address-limit",
+            help="Without it: for a server through which many people ask, from one address.",
+        ),
+    ] = True,
 ) -> None:
     """Make an API key. It is printed once; only its hash is kept."""
     from api.auth import Role, create_key
@@ -349,6 +362,7 @@ def keys_create(
             random_bytes=secrets.token_bytes,
             authority_id=body,
             expires_at=expires,
+            address_limited=address_limit,
         )
         stderr.print(
             f"key {key.id} for {label!r}, role {role}; it is shown this once", markup=False

@@ -20,6 +20,7 @@ from api.errors import MediaTypeUnsupported
 from api.links import PhotoLinks
 from api.metrics import Metrics
 from api.photos import Studio
+from api.rates import Rates
 from api.routing import LiveRouting
 from api.settings import Settings
 from api.vault import Vault
@@ -39,6 +40,7 @@ class Wiring:
     clock: Callable[[], float]
     studio: Studio
     links: PhotoLinks
+    rates: Rates
 
 
 def attach(app: FastAPI, wiring: Wiring) -> None:
