@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from api import db
+from api import db, spam
 from api.auth import Caller
 from api.errors import (
     AnswersRefused,
@@ -25,7 +25,8 @@ from api.errors import (
 )
 from api.routing import LiveRouting
 from api.schemas import DecisionOut, Receipt, ReportIn
-from api.store import reports
+from api.store import reports, shown
+from api.vault import Vault
 from georouter.model import NotACandidate, Rules, UnknownCategory
 from georouter.questions import check_answers
 
@@ -47,11 +48,14 @@ async def accept(
     caller: Caller,
     pool: asyncpg.Pool,
     live: LiveRouting,
+    vault: Vault,
+    client: str | None,
     random_bytes: Callable[[int], bytes],
     rehearsal: bool,
 ) -> Accepted:
     """Store a report and what follows from it, or find it stored already.
 
+    `client` is the keyed hash of the network that it comes from.
     Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`, a `PlaceError`, `UnknownCategory`,
     `NotACandidate`, `AnswersRefused`, or `FieldRefused` for photos; nothing is stored then.
     """
@@ -70,7 +74,7 @@ async def accept(
         if replay is None:
             raise
         return replay
-    async with db.acquire(pool) as conn:
+    async with db.acquire(pool) as conn, conn.transaction():
         stored = await reports.insert_report(
             conn,
             report_id=report_id,
@@ -92,6 +96,8 @@ async def accept(
             photos=body.photos,
             photos_public=body.photos_public,
         )
+        if stored is not None:
+            await _suspect(conn, report_id, body.description, client, caller, vault)
     if stored is None:
         replay = await _replay(body, key, caller, pool, rehearsal)
         if replay is None:  # the key is free
@@ -109,6 +115,27 @@ async def accept(
         rehearsal=rehearsal,
     )
     return Accepted(receipt=receipt, replayed=False)
+
+
+async def _suspect(
+    conn: asyncpg.Connection,
+    report_id: UUID,
+    description: str,
+    client: str | None,
+    caller: Caller,
+    vault: Vault,
+) -> None:
+    """Mark a report that looks like spam. In its transaction."""
+    from_address, from_key = await shown.trace(
+        conn,
+        report_id,
+        api_key_id=caller.key_id,
+        address_hmac=client,
+        text_hmac=vault.sign(spam.normalised(description), purpose="description"),
+    )
+    reasons = spam.suspect(spam.Seen(description, from_address, from_key))
+    if reasons:
+        await shown.mark_spam(conn, report_id, reasons)
 
 
 def _check_answers(body: ReportIn, rules: Rules) -> None:

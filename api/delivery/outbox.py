@@ -65,6 +65,7 @@ class Claimed:
     # Of this try, or of the first one since it was owed: what must be alike in all tries counts
     # from then.
     first_tried_at: datetime | None = None
+    spam: Sequence[str] = ()  # reasons to think so, as they were on receipt
     photos: Sequence[Mapping[str, Any]] = ()  # that came before it was owed
 
 
@@ -281,6 +282,7 @@ SELECT claimed.id AS delivery_id,
        report.id AS report_id, report.received_at, report.observed_at,
        report.lon, report.lat, report.accuracy_m, report.category, report.description,
        report.answers, report.decision,
+       coalesce(report.spam -> 'reasons', '[]') AS spam,
        authority.id AS authority_id, authority.name AS authority_name
 FROM claimed
 JOIN endpoint ON endpoint.id = claimed.endpoint_id

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import asyncpg
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
 from api import db, errors, intake, photos, rerouting, schemas
 from api.auth import Caller, Role, require_role
 from api.links import PhotoLinks
+from api.rates import CLIENT
 from api.routes.wiring import Calling, Wired, Wiring, json_only
 from api.store import authorities, events, reports
 from api.store import photos as photo_rows
@@ -59,6 +60,7 @@ MOVES = {"not_ours", "rerouted", "with_operator"}
 )
 async def post_report(
     body: schemas.ReportIn,
+    request: Request,
     response: Response,
     wired: Wired,
     caller: Calling,
@@ -83,6 +85,8 @@ async def post_report(
         caller=caller,
         pool=wired.pool,
         live=wired.live,
+        vault=wired.vault,
+        client=request.scope.get(CLIENT),
         random_bytes=wired.random_bytes,
         rehearsal=wired.settings.dry_run,
     )

@@ -103,6 +103,7 @@ from api.schemas.reports import (
     Answer as Answer,
     AnswerIn as AnswerIn,
     AssignIn as AssignIn,
+    HideIn as HideIn,
     ClosedReason as ClosedReason,
     EmergencyNow as EmergencyNow,
     EventKind as EventKind,
