@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from scripts import cli_boundaries, cli_evidence, council
+from scripts import cli_boundaries, cli_evidence, cli_privacy, council
 from scripts.terminal import (
     Json,
     NotFoundError,
@@ -46,6 +46,7 @@ secrets_app = typer.Typer(no_args_is_help=True, help="Keys that seal endpoints' 
 app.add_typer(db_app, name="db")
 app.add_typer(secrets_app, name="secrets")
 app.add_typer(council.app, name="council")
+app.add_typer(cli_privacy.app, name="privacy")
 app.command("verify")(cli_evidence.verify)
 app.command("signing-keys")(cli_evidence.signing_keys)
 
@@ -81,6 +82,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     from api.evidence import NotACertificate
     from api.london import InstantRefused
     from api.objects import ObjectStoreUnusable
+    from api.privacy import NobodyFound
     from api.vault import VaultUnusable
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
@@ -96,7 +98,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     yield (UsageError, InvalidCoordinate, NotACandidate, council.UsageRefusedError), 2
     yield InstantRefused, 2
     yield (SourceNotFoundError, DatasetNotFoundError, UnknownCategory, NotFoundError), 4
-    yield (council.NotThereError, DatasetUnknown), 4
+    yield (council.NotThereError, DatasetUnknown, NobodyFound), 4
     yield (MigrationRefused, council.ConflictError, ActivationRefused, ArtefactTaken), 5
     yield (DatabaseUnavailable, EmbeddedPostgresError, council.RemoteError, StoreUnavailable), 6
     yield (
