@@ -84,8 +84,10 @@ async def post(api: Api, **fields: Any) -> str:
 async def everything(pool: asyncpg.Pool) -> str:
     """All that is in the database, as text, but for the counts of requests."""
     tables = await pool.fetch(
-        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace "
-        "AND relname <> 'rate_count'"
+        """
+        SELECT relname FROM pg_class
+        WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'rate_count'
+        """
     )
     rows = [
         await pool.fetchval(f"SELECT coalesce(string_agg(t::text, E'\n'), '') FROM {name} AS t")
