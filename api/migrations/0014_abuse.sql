@@ -37,25 +37,9 @@ ALTER TABLE report
 
 -- As before, without what is hidden or thought to be spam.
 CREATE OR REPLACE VIEW public_report AS
-SELECT report.id, received_at, lon, lat, category, description, report.authority_id, status,
-       updated_at, 1 + me_toos AS reports,
-       coalesce(status IN ('fixed', 'closed') AND said > coalesce(still_there, 0), false) AS closed
-FROM report
-CROSS JOIN LATERAL (
-    SELECT max(at) AS updated_at,
-           max(n) FILTER (WHERE kind IN ('not_ours', 'rerouted', 'with_operator')) AS moved,
-           max(n) FILTER (WHERE kind = 'still_there') AS still_there,
-           count(*) FILTER (WHERE kind = 'me_too') AS me_toos
-    FROM report_event
-    WHERE report_id = report.id AND kind NOT IN ('attempted', 'hidden', 'unhidden', 'spam')
-) AS news
-LEFT JOIN LATERAL (
-    SELECT n AS said, detail ->> 'state' AS status
-    FROM report_event AS event
-    WHERE event.report_id = report.id AND kind = 'status'
-      AND speaks_for(event.authority_id, report.authority_id) AND n > coalesce(moved, 0)
-    ORDER BY n DESC LIMIT 1
-) AS last ON true
+SELECT id, received_at, lon, lat, category, description, authority_id, status, updated_at, reports,
+       closed
+FROM report JOIN report_progress USING (id)
 WHERE hidden_at IS NULL AND (spam IS NULL OR spam_cleared_at IS NOT NULL);
 
 CREATE OR REPLACE VIEW public_photo AS
