@@ -71,12 +71,21 @@ async def contact_hmac(
 
     The first time the key is made. Raises `SealedUnreadable`.
     """
-    sealed = await followers.find_contact_key(conn)
-    if sealed is None:
+    found = await known_hmac(conn, email, vault=vault)
+    if found is None:
         await followers.insert_contact_key(conn, vault.seal(random_bytes(32).hex()))
         # Of several processes one was first.
-        sealed = await followers.find_contact_key(conn)
-    key = bytes.fromhex(opened(sealed or "", vault))
+        found = await known_hmac(conn, email, vault=vault)
+    assert found is not None  # noqa: S101 - the key is there now
+    return found
+
+
+async def known_hmac(conn: asyncpg.Connection, email: str, *, vault: Vault) -> bytes | None:
+    """The same, or None while nobody has given an address. Raises `SealedUnreadable`."""
+    sealed = await followers.find_contact_key(conn)
+    if sealed is None:
+        return None
+    key = bytes.fromhex(opened(sealed, vault))
     return hmac.digest(key, email.lower().encode(), hashlib.sha256)
 
 

@@ -17,8 +17,10 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from email_validator import EmailNotValidError, validate_email
 
 from api import db
+from api.followers import known_hmac
 from api.settings import Settings
 from api.store import audit, evidence
 from api.store import privacy as store
@@ -87,13 +89,13 @@ async def find(conn: asyncpg.Connection, who: str, *, vault: Vault) -> Person:
 
 
 async def _by_email(conn: asyncpg.Connection, email: str, vault: Vault) -> Sequence[UUID]:
-    """Every contact is opened: this is asked for a few times a year."""
-    wanted = email.strip().casefold()
-    return [
-        row["id"]
-        for row in await store.list_contacts(conn)
-        if (_opened(row["contact"], vault) or {}).get("email", "").casefold() == wanted
-    ]
+    """Those who gave this address, however it was spelled."""
+    try:
+        address = validate_email(email.strip(), check_deliverability=False).normalized
+    except EmailNotValidError:
+        return ()
+    wanted = await known_hmac(conn, address, vault=vault)
+    return () if wanted is None else await store.find_by_contact(conn, wanted)
 
 
 def _opened(contact: str | None, vault: Vault) -> dict[str, str] | None:

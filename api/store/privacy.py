@@ -123,12 +123,12 @@ async def find_by_token(conn: asyncpg.Connection, token_sha256: bytes) -> Sequen
     return [row["id"] for row in rows]
 
 
-async def list_contacts(conn: asyncpg.Connection) -> Sequence[asyncpg.Record]:
-    """Followers with contact details, sealed."""
-    rows: Sequence[asyncpg.Record] = await conn.fetch(
-        "SELECT id, contact FROM follower WHERE contact IS NOT NULL ORDER BY created_at, id"
+async def find_by_contact(conn: asyncpg.Connection, contact_hmac: bytes) -> Sequence[UUID]:
+    """The followers who gave an e-mail address, by its keyed hash."""
+    found: Sequence[UUID] = await conn.fetchval(
+        "SELECT coalesce(array_agg(id), '{}') FROM follower WHERE contact_hmac = $1", contact_hmac
     )
-    return rows
+    return found
 
 
 async def find_reporter(conn: asyncpg.Connection, report_id: UUID) -> UUID | None:
@@ -207,6 +207,7 @@ async def erase_followers(conn: asyncpg.Connection, follower_ids: Sequence[UUID]
         """
         UPDATE follower
         SET token_sha256 = NULL, token = NULL, contact = NULL, contact_hmac = NULL,
+            mail_token_sha256 = NULL, mail_token = NULL, mail_due_at = NULL, mail_stopped = NULL,
             share_contact = false, notify = false, erased_at = now()
         WHERE id = ANY ($1) AND erased_at IS NULL
         """,

@@ -44,7 +44,9 @@ def test_there_are_the_command_and_its_options(document: str, line: str) -> None
         name = words.pop(0)
         assert name in command.commands, f"{document}: {line}"
         command = command.commands[name]
-    options = {option for one in command.params for option in one.opts} | {"--help"}
+    options = {option for one in command.params for option in (*one.opts, *one.secondary_opts)} | {
+        "--help"
+    }
     for word in words:
         if word in {"|", "&", ">", "&&"}:
             break

@@ -36,7 +36,9 @@ TECHNICAL = {
     "leased_by sequence nothing_sent redelivered_at redelivered_after owed_at",
     "endpoint": "id authority_id channel secret state created_at created_by ended_at fallback "
     "failures open_until events categories old_secret old_secret_until",
-    "follower": "id report_id",
+    "contact_key": "id key",
+    "follower": "id report_id mail_id told_n telling_n mail_due_at mail_lease mail_tries "
+    "mail_since",
     "idempotency": "api_key_id report_id created_at",
     "notice": "id at authority_id endpoint_id delivery_id kind",
     "photo": "api_key_id length received created_at expires_at stored_at attached_at",

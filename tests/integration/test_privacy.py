@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from api import db, privacy
+from api import db, followers, privacy
 from api.objects import open_objects
 from api.photos import object_name
 from api.settings import Settings
@@ -38,16 +38,25 @@ async def follow(
 ) -> str:
     """Somebody who follows a report; the token of their link."""
     token = secrets.token_urlsafe(32)
+    details = contact or JO
+    async with db.acquire(api.pool) as conn:
+        digest = await followers.contact_hmac(
+            conn, details["email"], vault=VAULT, random_bytes=secrets.token_bytes
+        )
     await api.pool.execute(
         """
         INSERT INTO follower (report_id, kind, token_sha256, token, contact, contact_hmac)
-        VALUES ($1, $2, $3, $4, $5, sha256($3))
+        VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (report_id) WHERE kind = 'reporter' DO UPDATE
+        SET token_sha256 = excluded.token_sha256, token = excluded.token,
+            contact = excluded.contact, contact_hmac = excluded.contact_hmac
         """,
         UUID(report_id),
         kind,
         hashlib.sha256(token.encode()).digest(),
         VAULT.seal(token),
-        VAULT.seal(json.dumps(contact or JO)),
+        VAULT.seal(json.dumps(details)),
+        digest,
     )
     return token
 
@@ -229,7 +238,8 @@ async def test_a_report_without_a_contact_is_found_by_its_id(api: Api) -> None:
     async with db.acquire(api.pool) as conn:
         person = await privacy.find(conn, report_id, vault=VAULT)
         found = await privacy.export(conn, person, vault=VAULT)
-    assert (found["following"], len(found["reports"])) == ([], 1)
+    (following,) = found["following"]
+    assert (following["contact"], len(found["reports"])) == (None, 1)
 
 
 async def test_erasing_leaves_nothing_and_harms_nothing(api: Api) -> None:
