@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := georouter boundaries api scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test truth bench-http bench-route bench-route-file bench-index bench-delivery verify-index chaos check format lock clean
+.PHONY: help setup demo test truth bench-http bench-api bench-route bench-route-file bench-index bench-delivery verify-index chaos check format lock clean
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -37,6 +37,9 @@ bench-index: $(STAMP) ## the index against shapely and others, in one run (ten m
 
 bench-http: $(STAMP) ## what an answer to "who is responsible" costs over HTTP
 	@$(BIN)/python -m scripts.bench_http
+
+bench-api: $(STAMP) ## taking reports in under load, against a bare INSERT; p99, memory (ten minutes)
+	@$(BIN)/python -m scripts.bench_api
 
 bench-route: $(STAMP) ## what a second layer and what routing cost over a bare lookup
 	@$(BIN)/python -m scripts.bench_route

@@ -98,14 +98,15 @@ def _serving(dsn: str, folder: Path) -> Iterator[int]:
     with (folder / "serve.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own command
         try:
-            _wait_for(port, server)
+            wait_for(port, server)
             yield port
         finally:
             server.terminate()
             server.wait(timeout=10)
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Return once the web process is ready; raise `RuntimeError` if it never is."""
     for _ in range(300):
         if server.poll() is not None:
             raise RuntimeError("the web process ended; see its log")
