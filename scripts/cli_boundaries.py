@@ -22,6 +22,7 @@ from boundaries.findings import Finding
 from scripts import cli_compare, cli_datasets
 from scripts.terminal import (
     Json,
+    NotFoundError,
     Rules,
     UsageError,
     progress_bar,
@@ -410,7 +411,11 @@ def _print_built(out: Path, manifest: dict[str, Any]) -> None:
 @app.command("validate")
 def validate(
     what: Annotated[
-        Path, typer.Argument(metavar="FILE|FOLDER", help="A boundary file, or a dataset folder.")
+        str,
+        typer.Argument(
+            metavar="FILE|SOURCE|FOLDER",
+            help="A boundary file, a source that was fetched, or a dataset folder.",
+        ),
     ],
     layer: Annotated[
         str | None, typer.Option(help="The layer that the file is; by default its name.")
@@ -445,20 +450,21 @@ def validate(
     if change_percent is not None:
         limits = dataclasses.replace(limits, change_percent=change_percent)
     how = dataclasses.replace(how, limits=limits)
-    name = layer or what.name.split(".")[0]
+    path = _file_of(what)
+    name = layer or Path(what).name.split(".")[0]
     if others := len(how.corrections.entries) - len(how.corrections.of(name)):
         stderr.print(f"{others} corrections are for other layers than {name!r}", markup=False)
-    if what.is_dir():
+    if path.is_dir():
         if corrections or authorities or layer or code_field or name_field:
             raise UsageError(
                 "a dataset is as it was built: --layer, --corrections, --authorities and fields "
                 "are for files"
             )
-        report = validate_dataset(what, how)
+        report = validate_dataset(path, how)
     else:
         report = _with_progress(
             validate_file,
-            what,
+            path,
             name,
             how,
             code_field=code_field,
@@ -480,6 +486,20 @@ def validate(
     stderr.print(f"{what}: {summary(report.findings)}", markup=False)
     if standing(report.findings, strict=strict):
         raise typer.Exit(3)
+
+
+def _file_of(what: str) -> Path:
+    """A file or folder by its path, else the newest file of a source."""
+    from boundaries.cache import Cache
+    from boundaries.catalogue import read_catalogue
+
+    settings = read_settings()
+    if Path(what).exists() or what not in read_catalogue(settings.catalogue):
+        return Path(what)
+    kept = Cache(settings.data_dir / "cache").newest(what)
+    if kept is None:
+        raise NotFoundError(f"{what} was not fetched; run `georouter boundaries fetch {what}`")
+    return kept.path
 
 
 def _validation(

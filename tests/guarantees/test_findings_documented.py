@@ -4,7 +4,7 @@ from pathlib import Path
 
 from boundaries.findings import KINDS
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+OPERATIONS = Path(__file__).parents[2] / "docs" / "boundaries.md"
 
 
 def test_every_kind_of_finding_is_documented_and_no_other() -> None:

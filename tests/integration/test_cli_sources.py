@@ -161,6 +161,11 @@ def test_what_is_printed(fake: FakeSources, run: Run, tmp_path: Path) -> None:
     again = run("fetch", "mine", "other", "--json")
     assert [one["fresh"] for one in json.loads(again.stdout)] == [False, False]
     assert "mine 2025-05: 0.0 MB, in the cache already" in again.stderr
+    checked = run("validate", "mine", "--json")
+    assert json.loads(checked.stdout)["layers"][0]["name"] == "mine"
+    missing = run("validate", "ons-lad")
+    assert (missing.returncode, missing.stdout) == (4, "")
+    assert "run `georouter boundaries fetch ons-lad`" in " ".join(missing.stderr.split())
     fake.layers[DECEMBER] = Layer(esri_areas(6))
     assert run("fetch", "mine", "--edition", "2025-05", "--refresh").returncode == 0
     assert fake.requests[-1].path.endswith(f"{MAY}/FeatureServer/0/query")

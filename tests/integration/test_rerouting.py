@@ -755,7 +755,7 @@ async def test_an_explanation_without_the_old_dataset(api: Api) -> None:
     del api.shelf.datasets["squares-1"]
     found = await explained(api, posted, api.app.state.wiring.live)
     text = "\n".join(found.sentences)
-    assert "Replayed by the same dataset: not possible; squares-1 is no dataset." in text
+    assert "Replayed by the same dataset: not possible; squares-1 is not on the shelf." in text
     assert found.same_today is True
 
 
@@ -776,7 +776,8 @@ async def test_the_command_explains(api: Api, database_url: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "West is responsible (certain, rule covering-area" in done.stdout
     # the squares are on no disk
-    assert "Replayed by the same dataset: not possible; squares-1 is no" in done.stdout
+    assert "Replayed by the same dataset: not possible; /" in done.stdout
+    assert "/datasets/squares-1 is no dataset" in done.stdout
     as_json = await asyncio.to_thread(georouter, database_url, "explain", posted, "--json")
     assert json.loads(as_json.stdout)["same_today"] is None
     unknown = await asyncio.to_thread(georouter, database_url, "explain", str(UUID(int=1)))

@@ -124,6 +124,7 @@ async def test_a_delivery_arrives_once_and_signed(
                 "candidates": [],
                 "dataset": "sample-1",
             },
+            "photos": [],
         },
     }
 
