@@ -12,14 +12,13 @@ import argparse
 import asyncio
 import json
 import os
-import secrets
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -30,16 +29,10 @@ from pydantic import BaseModel, SecretStr
 from starlette.types import Receive, Scope, Send
 
 from api import db, embedded, schemas
-from api.activation import activate
 from api.app import create_app
-from api.artefacts import Artefacts
-from api.auth import Role, create_key
 from api.routes.wiring import Calling, Wiring
-from api.routing import load_rules
 from api.settings import Settings
-from boundaries import sample
-from boundaries.build import build_dataset
-from scripts.bench_http import wait_for
+from scripts.bench_http import prepare, wait_for
 from scripts.demo import free_port, golden, temporary_folder
 from scripts.load import Burst, Came, spell
 
@@ -187,22 +180,16 @@ def _load() -> Iterator[_Load]:
 
 async def _prepare(folder: Path, dsn: str) -> str:
     """The sample country with an endpoint for each authority, and a table for the bare endpoint."""
-    await db.migrate(dsn)
-    now = datetime.now(UTC)  # noqa: TID251 - the edge
-    build_dataset(sample.layer_files(), folder / "bench", built_at=now, proof_points=7_000)
-    artefacts = Artefacts(folder / "datasets")
-    rules = load_rules(None)
-    await activate(folder / "bench", rules=rules, artefacts=artefacts, dsn=dsn, commit=True)
+    secret = await prepare(folder, dsn)
     conn = await db.connect(dsn)
     try:
-        key = await create_key(conn, role=Role.APP, label="bench", random_bytes=secrets.token_bytes)
         await conn.execute(
             """
             INSERT INTO endpoint (authority_id, channel, url, secret, state, created_by)
-            SELECT id, 'webhook', 'https://intake.example/' || id, 'unused', 'active', $1
-            FROM authority
-            """,
-            key.id,
+            SELECT authority.id, 'webhook', 'https://intake.example/' || authority.id, 'unused',
+                   'active', api_key.id
+            FROM authority CROSS JOIN api_key
+            """
         )
         await conn.execute(
             """
@@ -219,7 +206,7 @@ async def _prepare(folder: Path, dsn: str) -> str:
         )
     finally:
         await conn.close()
-    return key.secret
+    return secret
 
 
 class _BareIn(BaseModel):

@@ -53,7 +53,7 @@ def main() -> int:
     with temporary_folder() as folder:
         try:
             dsn = embedded.ensure(folder / "postgres")
-            key = asyncio.run(_prepare(folder, dsn))
+            key = asyncio.run(prepare(folder, dsn))
             with _serving(dsn, folder) as port:
                 found = _measure(port, key, asked.rounds)
         finally:
@@ -66,7 +66,8 @@ def main() -> int:
     return 0
 
 
-async def _prepare(folder: Path, dsn: str) -> str:
+async def prepare(folder: Path, dsn: str) -> str:
+    """Put the example country in force on an empty database; the secret of an app's key."""
     await db.migrate(dsn)
     now = datetime.now(UTC)  # noqa: TID251 - the edge
     build_dataset(sample.layer_files(), folder / "bench", built_at=now, proof_points=7_000)
