@@ -32,6 +32,7 @@ from api.pictures import Pictures
 from api.routes import (
     audit,
     authorities,
+    batch,
     categories,
     certificates,
     dataset,
@@ -135,6 +136,7 @@ def create_app(
         public,
         dataset,
         reports,
+        batch,
         certificates,
         uploads,
         photos,
@@ -150,7 +152,12 @@ def create_app(
     ):
         app.include_router(resource.router)
     errors.install(app, also={db.DatabaseUnavailable: errors.DATABASE_UNAVAILABLE})
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, of_photos=settings.photo_max_bytes)
+    app.add_middleware(
+        BodyLimit,
+        limit=settings.max_body_bytes,
+        of_batches=settings.max_batch_bytes,
+        of_photos=settings.photo_max_bytes,
+    )
     app.add_middleware(telemetry.Correlation, on_error=errors.respond, random_bytes=random_bytes)
     app.add_middleware(uploads.Tus)  # around all others: what it asks of answers, it asks of theirs
     _describe(app)
@@ -160,13 +167,14 @@ def create_app(
 class BodyLimit:
     """ASGI middleware: refuses a body over `limit` bytes, announced or not, before it is parsed.
 
-    `of_photos` is the limit where photos are uploaded. The framework's own limit answers in plain
-    text when the length is announced.
+    `of_batches` and `of_photos` are the limits where those are sent. The framework's own answers in
+    plain text when the length is announced.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int, of_photos: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, of_batches: int, of_photos: int) -> None:
         self.app = app
         self.limit = limit
+        self.of_batches = of_batches
         self.of_photos = of_photos
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,6 +183,8 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self.of_photos if scope["path"].startswith("/v1/photos") else self.limit
+        if scope["path"] == batch.PATH:
+            limit = self.of_batches
         too_large = HTTPException(413, f"a body has at most {limit} bytes here")
         announced = Headers(scope=scope).get("content-length", "0")
         if len(announced) > MAX_DIGITS or not announced.isdecimal() or int(announced) > limit:

@@ -267,6 +267,7 @@ def in_words(event: Mapping[str, Any]) -> str:
         "not_ours": f"Not theirs, says {who}{note}",
         "with_operator": f"With an operator{why}",
         "answered": f"The reporter answered{why}",
+        "me_too": f"Reported again; with that {told.get('reports')} reports of it",
         "status": f"{told.get('state', '').replace('_', ' ')}, says {who}{note}",
     }
     said: str = words.get(event["kind"], event["kind"].replace("_", " "))

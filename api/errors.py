@@ -170,6 +170,10 @@ class ChallengedTooOften(ResourceError):
     """The endpoint, or its authority, has had as many challenges as there are for now."""
 
 
+class SealedUnreadable(ApiError):
+    """Something personal is sealed with a key that this process does not have."""
+
+
 class SigningKeyUnreadable(ApiError):
     """The key that signs certificates is sealed with one that this process does not have."""
 
@@ -247,6 +251,7 @@ TABLE: dict[type[Exception], Row] = {
     EndpointExists: Row("endpoint-exists", 409, "The endpoint is registered already"),
     EndpointUnfit: Row("endpoint-unfit", 409, "The endpoint does not allow this as it is"),
     ChallengedTooOften: Row("challenged-too-often", 429, "There were too many challenges"),
+    SealedUnreadable: Row("sealed-unreadable", 503, "Personal data cannot be opened"),
     SigningKeyUnreadable: Row("signing-key-unreadable", 503, "Certificates cannot be signed"),
     UploadOffsetWrong: Row("upload-offset-wrong", 409, "The bytes do not follow on what has come"),
     UploadGone: Row("upload-gone", 410, "The upload has ended"),
@@ -342,12 +347,29 @@ def respond(
     scope: Mapping[str, Any], error: Exception, rows: Mapping[type[Exception], Row] = TABLE
 ) -> Response:
     """Render an exception as a problem document."""
+    row, document, headers = describe(scope, error, rows)
+    if row.status == 401:
+        challenge = 'Bearer realm="georouter"'
+        if not isinstance(error, KeyMissing):
+            challenge += ', error="invalid_token"'
+        headers["WWW-Authenticate"] = challenge
+    if row.status == 503:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    body = json.dumps(document).encode()
+    return Response(body, status_code=row.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def describe(
+    scope: Mapping[str, Any], error: Exception, rows: Mapping[type[Exception], Row] = TABLE
+) -> tuple[Row, dict[str, Any], dict[str, str]]:
+    """An exception's row, its problem document, and the headers that it asks for."""
     row, detail, fields, extra, headers = _read(error, rows)
     document: dict[str, Any] = {
         "type": row.type,
         "title": row.title,
         "status": row.status,
-        "detail": detail,
+        # It may quote what a client sent, lone surrogates included.
+        "detail": detail.encode("utf-8", "replace").decode(),
     }
     if fields:
         document["errors"] = [
@@ -357,16 +379,7 @@ def respond(
     correlation_id = scope.get(CORRELATION_KEY)
     if row.status >= 500 and correlation_id is not None:
         document["correlation_id"] = correlation_id
-    if row.status == 401:
-        challenge = 'Bearer realm="georouter"'
-        if not isinstance(error, KeyMissing):
-            challenge += ', error="invalid_token"'
-        headers["WWW-Authenticate"] = challenge
-    if row.status == 503:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    # Escaped to ASCII: a message may quote what a client sent, lone surrogates included.
-    body = json.dumps(document).encode()
-    return Response(body, status_code=row.status, headers=headers, media_type=MEDIA_TYPE)
+    return row, document, headers
 
 
 Read = tuple[Row, str, Iterable[tuple[str, str]], Mapping[str, Any], dict[str, str]]

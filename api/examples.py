@@ -12,12 +12,21 @@ REPORT_ID = "3f0e6f6e-2f0c-4b7e-9d1a-5a2a86a7f0c1"
 AUTHORITY_ID = "8a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
 ENDPOINT_ID = "5d6c7b8a-9f0e-4d1c-a2b3-c4d5e6f70819"
 DELIVERY_ID = "0b9a8c7d-6e5f-4c3d-b2a1-0f1e2d3c4b5a"
+_TRACK = "/v1/track/dHdvLXRpbWVzLXNpeHRlZW4tYnl0ZXMtYXMtc2VjcmU"
+_TRACK_TOO = "/v1/track/YW5vdGhlci1saW5rLWZvci1hbm90aGVyLXBlcnNvbi4"
 PHOTO_ID = "b1f7c3d2-4a5e-4f60-8a9b-7c6d5e4f3a2b"
 PHOTO_URL = (
     f"https://georouter.example/v1/photos/{PHOTO_ID}/file"
     "?expires=1794212105&signature=J4mGqM0r1mXH2Yw5lRkq7o2dV8s9TtBzNcPfEuWaKbI"
 )
 
+CONTACT: dict[str, Any] = {
+    "name": "Jo Field",
+    "email": "jo@example.org",
+    "phone": "+442079460000",
+    "share_with_council": True,
+    "notify": True,
+}
 REPORT_IN: dict[str, Any] = {
     "lon": 2.12,
     "lat": 54.71,
@@ -28,6 +37,8 @@ REPORT_IN: dict[str, Any] = {
     "chosen": None,
     "observed_at": "2026-11-02T08:15:00Z",
     "answers": {"depth_cm": 6.0, "cycle_route": True},
+    "contact": CONTACT,
+    "duplicate_of": None,
     "photos": [PHOTO_ID],
     "photos_public": False,
 }
@@ -105,9 +116,50 @@ RECEIPT: dict[str, Any] = {
     "decision": DECISION,
     "forwarding": "queued",
     "message": "Received. It is on its way to Hearthmere.",
-    "links": {"self": f"/v1/reports/{REPORT_ID}"},
+    "reports": 1,
+    "duplicate_of": None,
+    "status": None,
+    "links": {"self": f"/v1/reports/{REPORT_ID}", "track": _TRACK},
 }
 POSTED: dict[str, Any] = {**RECEIPT, "emergencies": []}
+JOINED: dict[str, Any] = {
+    **POSTED,
+    "received_at": "2026-11-05T07:40:11.900000Z",
+    "forwarding": "joined",
+    "message": "Received. This report is with Hearthmere already; with yours there are 2 of it. "
+    "Hearthmere said last: planned.",
+    "reports": 2,
+    "duplicate_of": REPORT_ID,
+    "status": "planned",
+    "links": {"self": f"/v1/reports/{REPORT_ID}", "track": _TRACK_TOO},
+}
+BATCH_IN: dict[str, Any] = {
+    "items": [
+        {"idempotency_key": "6f1e1f2c-draft-1", "report": REPORT_IN},
+        {
+            "idempotency_key": "6f1e1f2c-draft-2",
+            "report": {**REPORT_IN, "contact": None, "duplicate_of": REPORT_ID},
+        },
+        {"idempotency_key": "6f1e1f2c-draft-3", "report": {**REPORT_IN, "category": "meteor"}},
+    ]
+}
+BATCH_OUT: dict[str, Any] = {
+    "items": [
+        {"status": 201, "replayed": True, "receipt": POSTED, "problem": None},
+        {"status": 201, "replayed": False, "receipt": JOINED, "problem": None},
+        {
+            "status": 422,
+            "replayed": False,
+            "receipt": None,
+            "problem": {
+                "type": "urn:georouter:problem:unknown-category",
+                "title": "The category is not known",
+                "status": 422,
+                "detail": "meteor is not one of the known categories",
+            },
+        },
+    ]
+}
 EVENT: dict[str, Any] = {
     "n": 2,
     "at": "2026-11-03T09:30:00Z",
@@ -118,6 +170,7 @@ EVENT: dict[str, Any] = {
     "note": "Marked for repair in the coming week.",
     "reference": "HM-2026-10433",
     "expected_on": "2026-11-10",
+    "reports": None,
     "message": None,
     "outcome": None,
     "status": None,
@@ -203,6 +256,7 @@ TRIAGE_PAGE: dict[str, Any] = {
 }
 REPORT_OUT: dict[str, Any] = {
     **RECEIPT,
+    "links": {"self": f"/v1/reports/{REPORT_ID}", "track": None},
     "state": "forwarded",
     "current": DECISION,
     "status": "planned",
@@ -482,6 +536,7 @@ MESSAGE_CREATED: dict[str, Any] = {
             name: DECISION[name]
             for name in ("state", "rule", "reason", "question", "candidates", "dataset")
         },
+        "contact": {name: CONTACT[name] for name in ("name", "email", "phone")},
         "photos": [
             {
                 "id": PHOTO_ID,
@@ -509,6 +564,7 @@ MESSAGE_UPDATED: dict[str, Any] = {
     "data": {
         "report": {"id": REPORT_ID},
         "decision": MESSAGE_CREATED["data"]["decision"],
+        "reports": 3,
         "photos": MESSAGE_CREATED["data"]["photos"],
     },
 }

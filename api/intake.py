@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from api import db
+from api import db, followers, joining
 from api.auth import Caller
 from api.errors import (
     AnswersRefused,
@@ -24,8 +24,9 @@ from api.errors import (
     PlaceError,
 )
 from api.routing import LiveRouting
-from api.schemas import DecisionOut, Receipt, ReportIn
+from api.schemas import DecisionOut, Links, Receipt, ReportIn
 from api.store import reports
+from api.vault import Vault
 from georouter.model import NotACandidate, Rules, UnknownCategory
 from georouter.questions import check_answers
 
@@ -47,13 +48,15 @@ async def accept(
     caller: Caller,
     pool: asyncpg.Pool,
     live: LiveRouting,
+    vault: Vault,
     random_bytes: Callable[[int], bytes],
     rehearsal: bool,
 ) -> Accepted:
     """Store a report and what follows from it, or find it stored already.
 
-    Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`, a `PlaceError`, `UnknownCategory`,
-    `NotACandidate`, `AnswersRefused`, or `FieldRefused` for photos; nothing is stored then.
+    One that is a duplicate joins the other. Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`,
+    a `PlaceError`, `UnknownCategory`, `NotACandidate`, `AnswersRefused`, `FieldRefused` or
+    `SealedUnreadable`; nothing is stored then.
     """
     if idempotency_key is not None and not PRINTABLE.fullmatch(idempotency_key):
         raise IdempotencyKeyInvalid("Idempotency-Key takes 1 to 255 printable ASCII characters")
@@ -61,16 +64,54 @@ async def accept(
     # Without a key every post is a new report; ours starts with what no client's may contain.
     key = idempotency_key if idempotency_key is not None else f"§{report_id}"
     try:
-        table = live.require()
-        decision, authority = table.place(body, as_of=live.today())
         _check_answers(body, live.rules)
+        if body.duplicate_of is not None:
+            receipt = await _join(body, key, caller, pool, vault, random_bytes, rehearsal)
+        else:
+            receipt = await _store(
+                body, report_id, key, caller, pool, live, vault, random_bytes, rehearsal
+            )
     except (PlaceError, UnknownCategory, NotACandidate, AnswersRefused):
         # A retry of what was accepted under another dataset or catalogue gets its old answer.
-        replay = await _replay(body, key, caller, pool, rehearsal) if idempotency_key else None
+        known = idempotency_key is not None
+        replay = await _replay(body, key, caller, pool, vault, rehearsal) if known else None
         if replay is None:
             raise
         return replay
+    if receipt is not None:
+        return Accepted(receipt=receipt, replayed=False)
+    replay = await _replay(body, key, caller, pool, vault, rehearsal)
+    assert replay is not None  # noqa: S101 - the key is taken, and keys are never deleted
+    return replay
+
+
+def _check_answers(body: ReportIn, rules: Rules) -> None:
+    category = rules.categories.get(body.category)
+    if category is None:
+        raise UnknownCategory(body.category, tuple(rules.categories))
+    faults = check_answers(category, body.answers)
+    if faults:
+        raise AnswersRefused(faults)
+
+
+async def _store(
+    body: ReportIn,
+    report_id: UUID,
+    key: str,
+    caller: Caller,
+    pool: asyncpg.Pool,
+    live: LiveRouting,
+    vault: Vault,
+    random_bytes: Callable[[int], bytes],
+    rehearsal: bool,  # noqa: FBT001 - passed on
+) -> Receipt | None:
+    """Store a report of its own; None if the key was used before."""
+    table = live.require()
+    decision, authority = table.place(body, as_of=live.today())
     async with db.acquire(pool) as conn:
+        follower, token = await followers.new_follower(
+            conn, body.contact, vault=vault, random_bytes=random_bytes
+        )
         stored = await reports.insert_report(
             conn,
             report_id=report_id,
@@ -89,32 +130,54 @@ async def accept(
             decision=decision.model_dump(mode="json"),
             dataset_id=table.dataset_id,
             authority_id=authority.id,
+            follower=follower,
             photos=body.photos,
             photos_public=body.photos_public,
         )
+        taken = stored is None and await reports.find_posted(
+            conn, api_key_id=caller.key_id, idempotency_key=key
+        )
     if stored is None:
-        replay = await _replay(body, key, caller, pool, rehearsal)
-        if replay is None:  # the key is free
+        if not taken:  # the key is free
             raise FieldRefused(
                 "photos",
                 "one of them is no upload of yours that is on no report yet; leave it out, upload "
                 "it again, and attach it to the report afterwards",
             )
-        return replay
-    receipt = Receipt.of(
+        return None
+    return Receipt.of(
         report_id=report_id,
         received_at=stored["received_at"],
         decision=decision,
         held=stored["held_on_receipt"],
         rehearsal=rehearsal,
+        token=token,
     )
-    return Accepted(receipt=receipt, replayed=False)
 
 
-def _check_answers(body: ReportIn, rules: Rules) -> None:
-    faults = check_answers(rules.categories[body.category], body.answers)
-    if faults:
-        raise AnswersRefused(faults)
+async def _join(
+    body: ReportIn,
+    key: str,
+    caller: Caller,
+    pool: asyncpg.Pool,
+    vault: Vault,
+    random_bytes: Callable[[int], bytes],
+    rehearsal: bool,  # noqa: FBT001 - passed on
+) -> Receipt | None:
+    """Count it with the report that it is a duplicate of; None if the key was used before."""
+    async with db.acquire(pool) as conn:
+        follower, token = await followers.new_follower(
+            conn, body.contact, vault=vault, random_bytes=random_bytes
+        )
+        return await joining.join(
+            conn,
+            body,
+            follower,
+            token,
+            idempotency_key=key,
+            api_key_id=caller.key_id,
+            rehearsal=rehearsal,
+        )
 
 
 async def _replay(
@@ -122,6 +185,7 @@ async def _replay(
     key: str,
     caller: Caller,
     pool: asyncpg.Pool,
+    vault: Vault,
     rehearsal: bool,  # noqa: FBT001 - passed on
 ) -> Accepted | None:
     """The answer that was given when this key was used before."""
@@ -134,11 +198,18 @@ async def _replay(
             "this Idempotency-Key was used for a report that says something else; take a new key "
             "for a new report, and send a report again exactly as it was"
         )
-    receipt = Receipt.of(
-        report_id=posted["id"],
-        received_at=posted["received_at"],
-        decision=DecisionOut.model_validate(posted["decision"]),
-        held=posted["held_on_receipt"],
-        rehearsal=rehearsal,
-    )
+    sealed = posted["token"]
+    token = followers.opened(sealed, vault) if sealed is not None else None
+    if posted["receipt"] is not None:
+        links = Links.of(posted["id"], token)
+        receipt = Receipt.model_validate({**posted["receipt"], "links": links})
+    else:
+        receipt = Receipt.of(
+            report_id=posted["id"],
+            received_at=posted["received_at"],
+            decision=DecisionOut.model_validate(posted["decision"]),
+            held=posted["held_on_receipt"],
+            rehearsal=rehearsal,
+            token=token,
+        )
     return Accepted(receipt=receipt, replayed=True)

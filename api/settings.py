@@ -80,6 +80,9 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(
         default=65536, description="Largest request body accepted, in bytes."
     )
+    max_batch_bytes: PositiveInt = Field(
+        default=1_048_576, description="The same of a batch of reports."
+    )
     photo_max_bytes: int = Field(
         default=12_000_000, gt=0, le=100_000_000, description="Largest photo accepted, in bytes."
     )

@@ -64,6 +64,14 @@ class MessageDecision(Wire):
     dataset: str
 
 
+class MessageContact(Wire):
+    """The reporter, as far as they gave it for you to have."""
+
+    name: str | None
+    email: str | None
+    phone: Annotated[str | None, Field(description="E.164, such as +442079460000.")]
+
+
 class MessagePhoto(Wire):
     """A photo of the report, upright, at most 2048 pixels wide or high."""
 
@@ -90,6 +98,9 @@ class CreatedData(Wire):
     authority: MessageAuthority
     decision: MessageDecision
     photos: Photos
+    contact: Annotated[
+        MessageContact | None, Field(description="Null unless the reporter agreed.")
+    ] = None
 
 
 class ReportCreated(Wire):
@@ -118,10 +129,14 @@ class UpdatedData(Wire):
     report: ReportId
     decision: MessageDecision
     photos: Photos
+    reports: Annotated[
+        int | None,
+        Field(description="How many there are of this by now, if that is the news."),
+    ] = None
 
 
 class ReportUpdated(Wire):
-    """A report that you have, by now: why it is yours, and its photos."""
+    """A report that you have, by now: why it is yours, its photos, or how many have reported it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_UPDATED]})
 

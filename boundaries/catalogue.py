@@ -1,7 +1,7 @@
 """Reads the catalogue of sources: what each is, whose, under which licence, and how it is fetched.
 
 `catalogue.toml` says what may be in it. Promises sources that can be fetched from, or a
-`CatalogueError` that names the file, the line, the entry and the remedy. It asks no service.
+`SourceError` that names the file, the line, the entry and the remedy. It asks no service.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from boundaries.drivers.driver import Driver
 from boundaries.drivers.files import LocalFile, PlainUrl
 from boundaries.drivers.os_downloads import OsDownloads
 from boundaries.drivers.wfs import Wfs
-from georouter.entries import Fault, Table, line_of, line_of_syntax
+from boundaries.tomlfile import faults_with_lines, read_text
+from georouter.entries import Fault, Table
 
 SHIPPED: Final = Path(__file__).with_name("catalogue.toml")
 DRIVERS: Final[dict[str, Callable[[Table, Path], Driver]]] = {
@@ -28,10 +29,6 @@ DRIVERS: Final[dict[str, Callable[[Table, Path], Driver]]] = {
     "url": PlainUrl.read,
     "file": LocalFile.read,
 }
-
-
-class CatalogueError(Exception):
-    """A catalogue that cannot be used; the message names the file, the line and a remedy."""
 
 
 class UnknownSourceError(Exception):
@@ -71,24 +68,14 @@ def pick(catalogue: Catalogue, name: str) -> Source:
 
 
 def _read(path: Path) -> Catalogue:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CatalogueError(f"{path} cannot be read: {error}; it must be TOML in UTF-8") from None
-    try:
+    text = read_text(path)
+    with faults_with_lines(path, text):
         top = Table((), tomllib.loads(text), "the file")
         sources = {
             name: _source(name, entry, path.parent)
             for name, entry in top.tables("sources", "source").items()
         }
         top.nothing_else()
-    except tomllib.TOMLDecodeError as error:
-        line = line_of_syntax(text, error)
-        raise CatalogueError(
-            f"{path}, line {line}: this is no TOML: {error}; correct that line"
-        ) from None
-    except Fault as fault:
-        raise CatalogueError(f"{path}, line {line_of(text, fault.at)}: {fault}") from None
     return sources
 
 

@@ -22,8 +22,9 @@ import shapely
 from boundaries.canonical import canonical, polygons_only
 from boundaries.findings import KINDS, Finding
 from boundaries.metres import square_metres
-from boundaries.readers import POLYGONS, Features, SourceError, SourceNotFoundError, read_rows
-from georouter.entries import At, Fault, Table, line_of, line_of_syntax
+from boundaries.readers import POLYGONS, Features, SourceError, read_rows
+from boundaries.tomlfile import at_line, faults_with_lines, read_text
+from georouter.entries import At, Fault, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ class Corrections:
 
     def fault(self, entry: Correction, message: str) -> NoReturn:
         """Refuse an entry that does not apply; the message ends with the remedy."""
-        raise SourceError(_where(self.path, self.text, entry.at, _title(entry) + message))
+        raise SourceError(at_line(self.path, self.text, entry.at, _title(entry) + message))
 
     def of(self, layer: str) -> tuple[Correction, ...]:
         """The entries of a layer."""
@@ -82,23 +83,11 @@ class _Areas:
 
 def read_corrections(path: Path) -> Corrections:
     """The corrections of a file, and of the files of ground that it names. Raises `SourceError`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SourceNotFoundError(f"{path} does not exist or is no file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read: {error}; it must be a text in UTF-8") from None
-    try:
+    text = read_text(path)
+    with faults_with_lines(path, text):
         top = Table((), tomllib.loads(text), "the file")
         entries = tuple(_entry(table, path) for table in top.each("correction", "correction"))
         top.nothing_else()
-    except tomllib.TOMLDecodeError as error:
-        line = line_of_syntax(text, error)
-        raise SourceError(
-            f"{path}, line {line}: this is no TOML: {error}; correct that line"
-        ) from None
-    except Fault as fault:
-        raise SourceError(_where(path, text, fault.at, str(fault))) from None
     return Corrections(path, text, entries)
 
 
@@ -162,10 +151,6 @@ def _ground(table: Table, path: Path) -> Any:
 
 def _title(entry: Correction) -> str:
     return f"correction {int(entry.at[-1]) + 1} ({entry.action} {entry.area} in {entry.layer}): "
-
-
-def _where(path: Path, text: str, at: At, message: str) -> str:
-    return f"{path}, line {line_of(text, at)}: {message}"
 
 
 # --- applying ---------------------------------------------------------------------------------

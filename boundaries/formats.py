@@ -110,7 +110,9 @@ def _reading_as(name: str, path: Path) -> Iterator[None]:
             "say its encoding, or convert it to UTF-8"
         ) from None
     except GEOSException as error:
-        # a ring that is not closed, or too short: the one thing that GEOS refuses to hold
+        if "LinearRing" not in str(error):
+            raise SourceError(f"{path} cannot be read as {name}: {_one_line(error)}") from None
+        # not closed, or too short: the one kind of polygon that GEOS refuses to hold
         raise UnclosedRingError(
             f"{path} has a ring that is not closed or has too few points: {_one_line(error)}; "
             "close it, e.g. with `ogr2ogr -makevalid`"

@@ -19,12 +19,13 @@ from boundaries.cache import Cache
 from boundaries.checks import Limits
 from boundaries.corrections import Corrections, read_corrections
 from boundaries.formats import Reading, digest
-from boundaries.readers import Choice, SourceError, SourceNotFoundError
+from boundaries.readers import Choice
 from boundaries.roads import AreaOperator, RoadsSource
 from boundaries.roads_table import Found, read_roads_table, reading_of, roads_of
+from boundaries.tomlfile import MissingFileFault, faults_with_lines, read_text
 from boundaries.validate import Validation
 from georouter.compiler import LEAF_EDGES
-from georouter.entries import At, Fault, Table, line_of, line_of_syntax
+from georouter.entries import At, Fault, Table
 from georouter.model import Succession
 
 RECIPE: Final = "recipe.toml"
@@ -38,10 +39,6 @@ _LIMITS: Final = (
     "change_percent",
 )
 _TOLD: Final = ("title", "publisher", "edition", "licence", "attribution")
-
-
-class _MissingFileError(Fault):
-    """A file that a recipe names and that is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,24 +63,10 @@ class Recipe:
 
 def read_recipe(path: Path, cache: Cache) -> Recipe:
     """Read a recipe; `source` entries are taken from the cache. Raises `SourceError`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
-        raise SourceNotFoundError(f"{path} does not exist or is no file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read: {error}; it must be a text in UTF-8") from None
-    try:
+    text = read_text(path)
+    with faults_with_lines(path, text):
         content = tomllib.loads(text)
         return _recipe(Table((), content, "the recipe"), _Files(path, content, cache))
-    except tomllib.TOMLDecodeError as error:
-        line = line_of_syntax(text, error)
-        raise SourceError(
-            f"{path}, line {line}: this is no TOML: {error}; correct that line"
-        ) from None
-    except _MissingFileError as fault:
-        raise SourceNotFoundError(f"{path}, line {line_of(text, fault.at)}: {fault}") from None
-    except Fault as fault:
-        raise SourceError(f"{path}, line {line_of(text, fault.at)}: {fault}") from None
 
 
 def build_recipe(
@@ -137,7 +120,7 @@ class _Files:
         found = self.cache.find(source, edition) if edition else self.cache.newest(source)
         if found is None:
             which = f"edition {edition!r} of {source!r}" if edition else f"source {source!r}"
-            raise _MissingFileError(
+            raise MissingFileFault(
                 (*entry.at, "source"),
                 f"{entry.what}: {which} was not fetched; run `georouter boundaries fetch {source}`",
             )
@@ -147,7 +130,7 @@ class _Files:
         """The file of a path as written. Raises `Fault`."""
         path = self.path.parent / written
         if not path.is_file():
-            raise _MissingFileError(
+            raise MissingFileFault(
                 at, f"{what}: there is no file {written!r} beside the recipe; correct the path"
             )
         self.sha256[written] = digest(path)

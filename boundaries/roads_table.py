@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from boundaries.readers import AS_IT_SAYS, Reading, SourceError, SourceNotFoundError
+from boundaries.readers import AS_IT_SAYS, Reading
 from boundaries.roads import DEFAULT_BUFFER_M, MOTORWAY, AreaOperator, Body, RoadsSource
-from georouter.entries import Fault, Table, line_of, line_of_syntax
+from boundaries.tomlfile import faults_with_lines, read_text
+from georouter.entries import Fault, Table
 
 WIDEST_M: Final = 200.0
 
@@ -24,21 +25,9 @@ Found = tuple[Path, Mapping[str, str]]
 
 def read_roads_table(path: Path) -> dict[str, list[RoadsSource]]:
     """The sources of each layer, in the order of the file; raises `SourceError`."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SourceNotFoundError(f"{path} does not exist or is no file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read: {error}; it must be a text in UTF-8") from None
-    try:
+    text = read_text(path)
+    with faults_with_lines(path, text):
         return roads_of(Table((), tomllib.loads(text), "the file"), path.parent)
-    except tomllib.TOMLDecodeError as error:
-        line = line_of_syntax(text, error)
-        raise SourceError(
-            f"{path}, line {line}: this is no TOML: {error}; correct that line"
-        ) from None
-    except Fault as fault:
-        raise SourceError(f"{path}, line {line_of(text, fault.at)}: {fault}") from None
 
 
 def roads_of(

@@ -30,6 +30,7 @@ from api import db, embedded
 from api.delivery import liveness, outbox, signing
 from api.delivery.worker import PER_ENDPOINT
 from api.store import reports
+from api.store.followers import NewFollower
 from scripts.demo import georouter_process, temporary_folder
 
 SIGNED_POSTS: Final = 6_000
@@ -128,6 +129,9 @@ async def _first_tries(dsn: str, conn: asyncpg.Connection, place: dict[str, Any]
                     lat=55.0,
                     accuracy_m=5.0,
                     road_ref=None,
+                    follower=NewFollower(
+                        id=uuid4(), token_sha256=uuid4().bytes * 2, token=str(uuid4())
+                    ),
                     chosen=None,
                     observed_at=None,
                     category="pothole",

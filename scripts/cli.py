@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from scripts import cli_boundaries, cli_evidence, council
+from scripts import cli_boundaries, cli_evidence, cli_reports, council
 from scripts.terminal import (
     Json,
     NotFoundError,
@@ -41,6 +41,7 @@ app = typer.Typer(
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of apps, councils and operators.")
 db_app = typer.Typer(no_args_is_help=True, help="The embedded database.")
 app.add_typer(cli_boundaries.app, name="boundaries")
+app.add_typer(cli_reports.app, name="reports")
 app.add_typer(keys_app, name="keys")
 secrets_app = typer.Typer(no_args_is_help=True, help="Keys that seal endpoints' secrets.")
 app.add_typer(db_app, name="db")
@@ -129,11 +130,12 @@ _OF_BOUNDARIES = {
     "boundaries.prove": {"ProofError": 1},
     "georouter.compiler": {"CompileError": 1},
     "boundaries.cache": {"CacheBusyError": 5, "CacheError": 1},
-    "boundaries.catalogue": {"UnknownSourceError": 4, "CatalogueError": 1},
+    "boundaries.catalogue": {"UnknownSourceError": 4},
     "boundaries.drivers.driver": {"FileMissingError": 4},
     "boundaries.drivers.remote": {"RemoteError": 6},
     "boundaries.export": {"ExportConflictError": 5, "ExportError": 1},
     "boundaries.pictures": {"PictureError": 1},
+    "scripts.export_reports": {"ExportRefused": 5},
     "boundaries.tables": {"BulkNotFoundError": 4, "BulkConflictError": 5, "BulkError": 1},
 }
 
@@ -214,7 +216,7 @@ def migrate() -> None:
     for name in names:
         typer.echo(name)
     stderr.print(f"{len(names)} migrations run" if names else "the schema is current")
-    _reseal()
+    _reseal(whole=False)
 
 
 @app.command()
@@ -298,12 +300,14 @@ def secrets_rotate() -> None:
         stderr.print("all secrets are sealed with the newest key")
 
 
-def _reseal() -> int:
-    from api.store.sealed import Resealed, reseal
+def _reseal(*, whole: bool = True) -> int:
+    from api.store.sealed import SEALED, Resealed, reseal
     from api.vault import open_vault
 
     vault = open_vault(read_settings())
-    done: Resealed = with_database(lambda conn: reseal(conn, vault))
+    done: Resealed = with_database(
+        lambda conn: reseal(conn, vault, SEALED if whole else SEALED[:1])
+    )
     if done.changed:
         stderr.print(f"{done.changed} secrets sealed with the newest key")
     if done.unreadable:

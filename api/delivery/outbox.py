@@ -8,6 +8,7 @@ sends. Who is at work on the queue, and what wakes them, is `liveness`'s.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -61,11 +62,19 @@ class Claimed:
     authority_name: str
     config: Mapping[str, Any] = field(default_factory=dict, repr=False)
     old_secret: str | None = field(default=None, repr=False)  # signs too, while it is rotated
+    # What of the reporter the authority may have, sealed JSON; the worker opens it for the channel
+    contact: str | None = field(default=None, repr=False)
     unsure: bool = False  # an earlier attempt may have arrived
     # Of this try, or of the first one since it was owed: what must be alike in all tries counts
     # from then.
     first_tried_at: datetime | None = None
     photos: Sequence[Mapping[str, Any]] = ()  # that came before it was owed
+
+    @property
+    def reporter(self) -> Mapping[str, str] | None:
+        """What of the reporter the authority may have: name, email, phone, as far as given."""
+        opened: Mapping[str, str] | None = json.loads(self.contact) if self.contact else None
+        return opened
 
 
 async def release_held(conn: asyncpg.Connection, authority_id: UUID | None = None) -> int:
@@ -281,6 +290,10 @@ SELECT claimed.id AS delivery_id,
        report.id AS report_id, report.received_at, report.observed_at,
        report.lon, report.lat, report.accuracy_m, report.category, report.description,
        report.answers, report.decision,
+       CASE WHEN claimed.event IS NULL THEN (
+           SELECT contact FROM follower
+           WHERE report_id = report.id AND kind = 'reporter' AND share_contact
+       ) END AS contact,
        authority.id AS authority_id, authority.name AS authority_name
 FROM claimed
 JOIN endpoint ON endpoint.id = claimed.endpoint_id

@@ -314,6 +314,8 @@ class _Worker:
         try:
             if self._vault is not None and self._links is not None:
                 claimed = linked(unsealed(claimed, self._vault), self._links)
+                if claimed.contact is not None:
+                    claimed = replace(claimed, contact=self._vault.open(claimed.contact))
         except SecretUnreadable as error:
             return policy.Deferred(why=str(error))
         try:

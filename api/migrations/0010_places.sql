@@ -16,11 +16,10 @@ $$ SELECT speaker = authority_id OR EXISTS (
        )
        SELECT FROM heir WHERE id = speaker) $$;
 
--- How reports are doing, for the public: `status` is what the authority that has it now said last,
--- and "closed" when that ended it and nobody has said since that the defect is still there.
-CREATE VIEW public_report AS
-SELECT report.id, received_at, lon, lat, category, description, report.authority_id, status,
-       updated_at, 1 + me_toos AS reports,
+-- How reports are doing: `status` is what the authority that has it now said last; "closed" when that
+-- ended it, and nobody has said since that the defect is still there.
+CREATE VIEW report_progress AS
+SELECT report.id, status, updated_at, 1 + me_toos AS reports,
        coalesce(status IN ('fixed', 'closed') AND said > coalesce(still_there, 0), false) AS closed
 FROM report
 CROSS JOIN LATERAL (
@@ -38,3 +37,9 @@ LEFT JOIN LATERAL (
       AND speaks_for(event.authority_id, report.authority_id) AND n > coalesce(moved, 0)
     ORDER BY n DESC LIMIT 1
 ) AS last ON true;
+
+-- What anybody may see of reports.
+CREATE VIEW public_report AS
+SELECT id, received_at, lon, lat, category, description, authority_id, status, updated_at, reports,
+       closed
+FROM report JOIN report_progress USING (id);

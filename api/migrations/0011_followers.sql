@@ -21,3 +21,13 @@ CREATE TABLE follower (
 CREATE INDEX follower_of_report ON follower (report_id);
 CREATE UNIQUE INDEX follower_reporter ON follower (report_id) WHERE kind = 'reporter';
 CREATE INDEX follower_by_contact ON follower (contact_hmac) WHERE contact_hmac IS NOT NULL;
+
+-- Keys the hashes of e-mail addresses. Made once and sealed, so that they outlive its rotations.
+CREATE TABLE contact_key (
+    id  boolean PRIMARY KEY DEFAULT true CHECK (id),
+    key text NOT NULL                     -- sealed
+);
+
+ALTER TABLE idempotency
+    ADD COLUMN follower_id uuid,          -- whose private link the receipt had; null: it had none
+    ADD COLUMN receipt jsonb;             -- of a me-too, without the link: its report moves on

@@ -83,12 +83,11 @@ async def list_reports(
 
     No list names a reporter; what is hidden or thought to be spam is left out.
     """
-    west, south, east, north = map(float, asked.bbox.split(",")) if asked.bbox else (0.0,) * 4
     wanted = places.Wanted(
-        box=(west, south, east, north) if asked.bbox else None,
+        box=asked.box,
         category=asked.category,
         authority=asked.authority,
-        closed=None if asked.state is None else asked.state == "closed",
+        closed=asked.closed,
         received_from=asked.received_from,
         received_to=asked.received_to,
         updated_since=asked.updated_since,

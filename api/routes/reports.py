@@ -53,6 +53,7 @@ MOVES = {"not_ours", "rerouted", "with_operator"}
             errors.SwappedAxes,
             errors.IdempotencyKeyReused,
             errors.NoActiveDataset,
+            errors.SealedUnreadable,
             *errors.KEYED,
         ),
     },
@@ -74,24 +75,35 @@ async def post_report(
 
     It is stored before this answers, exactly once for each `Idempotency-Key`. If the authority has
     no intake endpoint yet, the report is held, and forwarded as soon as there is one. Show
-    `emergencies` at once: nobody reads reports in time to prevent harm.
+    `emergencies` at once: nobody reads reports in time to prevent harm. With `duplicate_of` it is
+    counted with that report, and its reporter follows that one. `observed_at` may be any time: it
+    is kept as the device says, apart from `received_at`.
     """
     require_role(caller, Role.APP)
+    posted, replayed = await take(body, idempotency_key, wired, caller)
+    response.headers["Location"] = posted.links.self
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return posted
+
+
+async def take(
+    body: schemas.ReportIn, idempotency_key: str | None, wired: Wiring, caller: Caller
+) -> tuple[schemas.Posted, bool]:
+    """Take a report in, as `intake.accept` says, and wake the workers; whether it is a replay."""
     accepted = await intake.accept(
         body,
         idempotency_key=idempotency_key,
         caller=caller,
         pool=wired.pool,
         live=wired.live,
+        vault=wired.vault,
         random_bytes=wired.random_bytes,
         rehearsal=wired.settings.dry_run,
     )
-    response.headers["Location"] = accepted.receipt.links.self
-    if accepted.replayed:
-        response.headers["Idempotency-Replayed"] = "true"
-    else:
+    if not accepted.replayed:
         wired.notifier.poke()
-    return schemas.Posted(
+    posted = schemas.Posted(
         **dict(accepted.receipt),
         emergencies=[
             schemas.EmergencyNow(text=one.text, phone=one.phone)
@@ -100,6 +112,7 @@ async def post_report(
             )
         ],
     )
+    return posted, accepted.replayed
 
 
 @router.get(
@@ -250,12 +263,15 @@ def _shape(
         for event, row in zip(told, happened, strict=True)
         if event.state is not None and event.n > moved and row["authority_id"] in speakers
     ]
+    so_far = {
+        "reports": 1 + sum(event.kind == "me_too" for event in told),
+        "status": statuses[-1] if statuses else None,
+    }
     return schemas.ReportOut(
-        **dict(receipt),
+        **{**dict(receipt), **so_far},
         state=state,
         current=schemas.DecisionOut.model_validate(report["current"]),
         answers=report["answers"],
-        status=statuses[-1] if statuses else None,
         events=told,
         deliveries=deliveries,
         photos=shown,

@@ -117,6 +117,19 @@ class ReportFilter(Asked):
         Field(max_length=600, description="`next_cursor` of the page before; none for the first."),
     ] = None
 
+    @property
+    def box(self) -> tuple[float, float, float, float] | None:
+        """`bbox` as numbers."""
+        if not self.bbox:
+            return None
+        west, south, east, north = map(float, self.bbox.split(","))
+        return west, south, east, north
+
+    @property
+    def closed(self) -> bool | None:
+        """`state` as a report has it."""
+        return None if self.state is None else self.state == "closed"
+
 
 class Point(Wire):
     """A GeoJSON point: longitude, latitude."""

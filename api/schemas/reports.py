@@ -5,12 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from sys import float_info
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+import phonenumbers
+from email_validator import EmailNotValidError, validate_email
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SkipValidation,
+    model_validator,
+)
 
 from api import examples
 from api.schemas.decisions import DecisionOut
@@ -32,7 +41,6 @@ from api.schemas.wire import (
     rfc3339,
     shown,
     storable,
-    to_utc,
 )
 from georouter.questions import LONGEST_TEXT, MOST_ANSWERS
 
@@ -62,6 +70,87 @@ Answer = Annotated[
 ]
 
 
+# The ends of time themselves are infinity to the database.
+EARLIEST = datetime.min.replace(microsecond=1, tzinfo=UTC)
+LATEST = datetime.max.replace(microsecond=999_998, tzinfo=UTC)
+
+
+def _by_any_clock(value: datetime) -> datetime:
+    """The instant in UTC, or the nearest that can be stored."""
+    try:
+        at = value.astimezone(UTC)
+    except OverflowError:
+        at = EARLIEST if value.year == EARLIEST.year else LATEST
+    return min(max(at, EARLIEST), LATEST)
+
+
+def _none_if_blank(value: object) -> object:
+    value = plain_text(value)
+    return None if value == "" else value
+
+
+def _email(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return str(validate_email(value, check_deliverability=False).normalized)
+    except EmailNotValidError:
+        # In our words: theirs quote the address.
+        raise ValueError("must be an e-mail address, such as jo@example.org") from None
+
+
+def _phone(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        number = phonenumbers.parse(value, "GB")
+    except phonenumbers.NumberParseException:
+        number = None
+    # Not whether it is in use: numbers are given out that no list of ranges knows yet.
+    if number is None or not phonenumbers.is_possible_number(number):
+        raise ValueError(
+            "must be a phone number, such as 020 7946 0000, or with the country's code in front"
+        )
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+class Contact(Asked):
+    """How to reach the reporter. All of it is theirs to give or not."""
+
+    model_config = shown(examples.CONTACT)
+
+    name: Annotated[
+        str | None,
+        Field(max_length=100),
+        AfterValidator(lambda value: None if value is None else storable(value)),
+        BeforeValidator(_none_if_blank),
+    ] = None
+    email: Annotated[
+        str | None,
+        Field(max_length=254),
+        AfterValidator(_email),
+        BeforeValidator(_none_if_blank),
+    ] = None
+    phone: Annotated[
+        str | None,
+        Field(max_length=40, description="British unless it begins with a country's code."),
+        AfterValidator(_phone),
+        BeforeValidator(_none_if_blank),
+    ] = None
+    share_with_council: Annotated[
+        bool, Field(strict=True, description="The authority that gets the report may have it.")
+    ] = False
+    notify: Annotated[
+        bool, Field(strict=True, description="They want mail about the report; needs `email`.")
+    ] = False
+
+    @model_validator(mode="after")
+    def _mail_needs_an_address(self) -> Self:
+        if self.notify and self.email is None:
+            raise ValueError("notify needs an email")
+        return self
+
+
 def _distinct(photos: list[UUID]) -> list[UUID]:
     if len(set(photos)) < len(photos):
         raise ValueError("must not name a photo twice")
@@ -86,8 +175,11 @@ class ReportIn(Asked):
     chosen: Chosen = None
     observed_at: Annotated[
         datetime | None,
-        Field(description="When it was seen, by the device's clock."),
-        AfterValidator(lambda value: None if value is None else to_utc(value)),
+        Field(
+            description="When it was seen, by the device's clock, however wrong that is: it is "
+            "kept as it is, and nothing is decided by it."
+        ),
+        AfterValidator(lambda value: None if value is None else _by_any_clock(value)),
         BeforeValidator(lambda value: None if value is None else rfc3339(value)),
     ] = None
     answers: Annotated[
@@ -98,6 +190,14 @@ class ReportIn(Asked):
             "`answers_schema` in `/v1/categories` says.",
         ),
     ] = {}
+    contact: Annotated[Contact | None, Field(description="None: anonymous.")] = None
+    duplicate_of: Annotated[
+        UUID | None,
+        Field(
+            description="An open report within 250 m, of `/v1/nearby`, that tells of the same. It "
+            "is counted with that one; what else this says of the defect is not kept."
+        ),
+    ] = None
 
     photos: Annotated[
         list[UUID],
@@ -122,6 +222,30 @@ class ReportIn(Asked):
             if not said[name]:
                 del said[name]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).digest()
+
+
+# Drafts in one batch
+MOST_DRAFTS = 50
+
+
+class DraftIn(Asked):
+    """A report out of a device's queue."""
+
+    idempotency_key: Annotated[
+        str,
+        Field(
+            description="1 to 255 printable ASCII characters, as the header of a report of its own."
+        ),
+    ]
+    report: ReportIn
+
+
+class BatchIn(Asked):
+    """A device's queue of reports. Each is checked and stored by itself."""
+
+    model_config = shown(examples.BATCH_IN)
+
+    items: Annotated[list[SkipValidation[DraftIn]], Field(min_length=1, max_length=MOST_DRAFTS)]
 
 
 class AnswerIn(Asked):
@@ -195,7 +319,17 @@ class AssignIn(Asked):
 class Links(Wire):
     """Where to go from here."""
 
-    self: str
+    self: Annotated[str, Field(description="For the app that posted the report.")]
+    track: Annotated[
+        str | None,
+        Field(description="For the reporter alone: a secret, which opens without an API key."),
+    ] = None
+
+    @classmethod
+    def of(cls, report_id: UUID, token: str | None) -> Self:
+        """A report's, with the private link of who holds the token."""
+        track = f"/v1/track/{token}" if token is not None else None
+        return cls(self=f"/v1/reports/{report_id}", track=track)
 
 
 class Receipt(Wire):
@@ -207,8 +341,18 @@ class Receipt(Wire):
     received_at: Time
     category: str
     decision: DecisionOut
-    forwarding: Literal["queued", "held"]
+    forwarding: Annotated[
+        Literal["queued", "held", "joined"],
+        Field(description="`joined`: counted with `duplicate_of`, which is forwarded already."),
+    ]
     message: Annotated[str, Field(description="`forwarding`, in words for the reporter.")]
+    reports: Annotated[int, Field(description="How many there are of this, it included.")] = 1
+    duplicate_of: Annotated[
+        UUID | None, Field(description="The report that this was counted with; also the `id`.")
+    ] = None
+    status: Annotated[
+        UpdateState | None, Field(description="What the authority said last of its work.")
+    ] = None
     links: Links
 
     @classmethod
@@ -220,10 +364,12 @@ class Receipt(Wire):
         decision: DecisionOut,
         held: bool,
         rehearsal: bool = False,
+        token: str | None = None,
     ) -> Self:
         """The receipt of a stored report; the same whenever it is asked for again.
 
-        `rehearsal`: the service sends nothing to anybody, or has not sent this one.
+        `token` is the private link's. `rehearsal`: the service sends nothing to anybody, or has
+        not sent this one.
         """
         name = decision.authority.name if decision.authority else "the authority"
         message = f"Received. It is on its way to {name}."
@@ -241,7 +387,7 @@ class Receipt(Wire):
             decision=decision,
             forwarding="held" if held else "queued",
             message=message,
-            links=Links(self=f"/v1/reports/{report_id}"),
+            links=Links.of(report_id, token),
         )
 
 
@@ -258,6 +404,34 @@ class Posted(Receipt):
     model_config = shown(examples.POSTED)
 
     emergencies: list[EmergencyNow]
+
+
+class Problem(Wire):
+    """A problem document, RFC 9457."""  # the description of the API has it from `errors`
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class BatchItem(Wire):
+    """The answer to one draft: as it would have been if it had come by itself."""
+
+    status: Annotated[int, Field(description="201: stored. Else see `problem`.")]
+    replayed: Annotated[bool, Field(description="The receipt is that of an earlier request.")]
+    receipt: Posted | None
+    problem: Problem | None
+
+
+class BatchOut(Wire):
+    """The answers to a batch, in the order of its items."""
+
+    model_config = shown(examples.BATCH_OUT)
+
+    items: list[BatchItem]
 
 
 class ReportDelivery(Wire):
@@ -338,6 +512,9 @@ class EventOut(Wire):
     note: str | None = None
     reference: str | None = None
     expected_on: date | None = None
+    reports: Annotated[
+        int | None, Field(description="Of `me_too`: how many there are by then.")
+    ] = None
     message: Annotated[str | None, Field(description="Of `attempted`: in words.")] = None
     outcome: Annotated[
         Outcome | Literal["unknown"] | None,
@@ -373,7 +550,6 @@ class ReportOut(Receipt):
         Field(description="`not_sent`: a rehearsal, nothing was sent to anybody."),
     ]
     current: DecisionOut
-    status: UpdateState | None
     events: list[EventOut]
     deliveries: list[ReportDelivery]
     answers: Annotated[dict[str, bool | float | str], Field(description="As they were given.")]

@@ -12,6 +12,8 @@ from uuid import UUID
 
 import asyncpg
 
+from api.store.followers import NewFollower
+
 
 async def insert_report(
     conn: asyncpg.Connection,
@@ -32,6 +34,7 @@ async def insert_report(
     decision: Mapping[str, Any],
     dataset_id: int,
     authority_id: UUID,
+    follower: NewFollower,
     photos: Sequence[UUID] = (),
     photos_public: bool = False,
 ) -> asyncpg.Record | None:
@@ -47,7 +50,7 @@ async def insert_report(
             -- Of two reports with one photo, the later waits here and then finds it taken. Before
             -- the key, so that of concurrent posts with one key the losers wait here already.
             SELECT id FROM photo
-            WHERE id = ANY ($17::uuid[]) AND api_key_id = $2 AND report_id IS NULL
+            WHERE id = ANY ($24::uuid[]) AND api_key_id = $2 AND report_id IS NULL
               AND expires_at > now()
             ORDER BY id
             FOR UPDATE
@@ -55,9 +58,9 @@ async def insert_report(
             -- Of concurrent posts with one key, the losers wait here on the unique index until the
             -- winner commits, and then insert nothing, here and below. They find the winner's
             -- report in a statement of their own: this one's snapshot is too old to see it.
-            INSERT INTO idempotency (api_key_id, key, request_sha256, report_id)
-            SELECT $2, $3, $4, $1
-            WHERE (SELECT count(*) FROM given) = cardinality($17::uuid[])
+            INSERT INTO idempotency (api_key_id, key, request_sha256, report_id, follower_id)
+            SELECT $2, $3, $4, $1, $17
+            WHERE (SELECT count(*) FROM given) = cardinality($24::uuid[])
             ON CONFLICT (api_key_id, key) DO NOTHING
             RETURNING report_id
         ), intake AS MATERIALIZED (
@@ -74,7 +77,7 @@ async def insert_report(
                                 road_ref, chosen, answers, photos_public)
             SELECT report_id, $2, $5::float8, $6::float8, $7::float8, $8::timestamptz, $9::text,
                    $10::text, $11::jsonb, $12::bigint, $13, NOT EXISTS (SELECT FROM intake),
-                   $14::text, $15::text, $16::jsonb, $18::boolean
+                   $14::text, $15::text, $16::jsonb, $25::boolean
             FROM fresh
             RETURNING *
         ), owed AS (
@@ -83,6 +86,12 @@ async def insert_report(
         ), waiting AS (
             INSERT INTO held (report_id, authority_id)
             SELECT id, $13 FROM stored WHERE held_on_receipt
+        ), reporter AS (
+            INSERT INTO follower (id, report_id, kind, token_sha256, token, contact, contact_hmac,
+                                  share_contact, notify)
+            SELECT $17, id, 'reporter', $18::bytea, $19::text, $20::text, $21::bytea, $22::boolean,
+                   $23::boolean
+            FROM stored
         ), attached AS (
             UPDATE photo
             SET report_id = stored.id, attached_at = CASE WHEN stored_at IS NOT NULL THEN now() END
@@ -115,6 +124,13 @@ async def insert_report(
         road_ref,
         chosen,
         answers,
+        follower.id,
+        follower.token_sha256,
+        follower.token,
+        follower.contact,
+        follower.contact_hmac,
+        follower.share_contact,
+        follower.notify,
         list(photos),
         photos_public,
     )
@@ -123,12 +139,18 @@ async def insert_report(
 async def find_posted(
     conn: asyncpg.Connection, *, api_key_id: UUID, idempotency_key: str
 ) -> asyncpg.Record | None:
-    """The report that an idempotency key was used for."""
+    """The report that an idempotency key was used for, and the private link of the receipt.
+
+    `receipt` is null unless the report is another's, which the request joined.
+    """
     return await conn.fetchrow(
         """
         SELECT request_sha256, report.id, received_at,
-               coalesce(first_decision, decision) AS decision, held_on_receipt
-        FROM idempotency JOIN report ON report.id = report_id
+               coalesce(first_decision, decision) AS decision, held_on_receipt, receipt,
+               follower.token
+        FROM idempotency
+        JOIN report ON report.id = idempotency.report_id
+        LEFT JOIN follower ON follower.id = follower_id
         WHERE idempotency.api_key_id = $1 AND key = $2
         """,
         api_key_id,
@@ -187,7 +209,7 @@ async def find_question(conn: asyncpg.Connection, report_id: UUID) -> asyncpg.Re
 async def list_questions(conn: asyncpg.Connection, *, since: datetime) -> Sequence[asyncpg.Record]:
     """What the reports received since an instant ask, with the codes of those who refused them.
 
-    A report is `open` unless the last that an authority said of it is that it is fixed or closed.
+    Whether a report is `open` is what the public is told.
     """
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
@@ -198,13 +220,8 @@ async def list_questions(conn: asyncpg.Connection, *, since: datetime) -> Sequen
                    WHERE report_id = report.id AND kind = 'not_ours'
                    ORDER BY code
                ) AS refused,
-               coalesce((
-                   SELECT detail ->> 'state' NOT IN ('fixed', 'closed')
-                   FROM report_event
-                   WHERE report_id = report.id AND kind = 'status'
-                   ORDER BY n DESC LIMIT 1
-               ), true) AS open
-        FROM report
+               NOT closed AS open
+        FROM report JOIN report_progress USING (id)
         WHERE received_at >= $1
         ORDER BY received_at, id
         """,

@@ -62,7 +62,8 @@ def doggerland(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
 def test_a_dataset_is_a_manifest_and_an_index(doggerland: tuple[Path, dict[str, Any]]) -> None:
     folder, returned = doggerland
 
-    assert sorted(path.name for path in folder.iterdir()) == ["index.grx", "manifest.json"]
+    files = sorted(path.name for path in folder.iterdir())
+    assert files == ["areas.npz", "index.grx", "manifest.json"]
     assert [path.name for path in folder.parent.iterdir()] == ["doggerland"]
     assert read_manifest(folder) == returned
 

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from api.activation import activate
+from api.artefacts import Artefacts
 from api.routing import load_rules
 from boundaries import sample
 from boundaries.build import build_dataset
@@ -210,7 +211,13 @@ async def test_what_is_in_use_is_asked_of_a_database_that_is_there(
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["layers"][0]["source"] |= {"source": "mine", "edition": "2024-12"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    await activate(folder, rules=load_rules(None), data_dir=tmp_path, dsn=database_url, commit=True)
+    await activate(
+        folder,
+        rules=load_rules(None),
+        artefacts=Artefacts(tmp_path / "datasets"),
+        dsn=database_url,
+        commit=True,
+    )
 
     async def sources(dsn: str) -> subprocess.CompletedProcess[str]:
         return await asyncio.to_thread(run, "sources", "--json", GEOROUTER_DATABASE_URL=dsn)

@@ -218,14 +218,13 @@ async def test_preview_of_reports(
         await conn.execute(
             "UPDATE report SET received_at = now() - interval '40 days' WHERE id = $1", reports[3]
         )
-        for n, state in ((1, "fixed"), (2, "reopened")):
+        for report, state in zip(reports, ("fixed", "reopened"), strict=False):
             await conn.execute(
                 """
                 INSERT INTO report_event (report_id, n, kind, authority_id, detail)
-                VALUES ($1, $2, 'status', $3, $4)
+                VALUES ($1, 1, 'status', $2, $3)
                 """,
-                reports[0] if n == 1 else reports[1],
-                n,
+                report,
                 authority,
                 {"state": state},
             )

@@ -365,7 +365,7 @@ def test_csv_with_wkt(tmp_path: Path) -> None:
             'A,Ay,"CURVEPOLYGON(CIRCULARSTRING(0 50,1 51,2 50,1 49,0 50))"',
             ", row 2 cannot be read as CSV with WKT: it has curves; make them lines",
         ),
-        ('A,Ay,"POLYGON((0 50,1 50,1 51,0 51))"', ", row 2 cannot be read as CSV with WKT: "),
+        ('A,Ay,"POLYGON((0 50,1 50,1 51,0 51))"', ", row 2 has a ring that is not closed"),
         (
             'A,Ay,"SRID=27700;POLYGON((0 50,1 50,1 51,0 50))"',
             "is in EPSG:27700 and EPSG:4326 at once; make a file of each",

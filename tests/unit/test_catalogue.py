@@ -7,7 +7,6 @@ import pytest
 
 from boundaries.cache import edition_order
 from boundaries.catalogue import (
-    CatalogueError,
     UnknownSourceError,
     pick,
     read_catalogue,
@@ -15,6 +14,7 @@ from boundaries.catalogue import (
 from boundaries.drivers.arcgis import ArcGis, _edition
 from boundaries.drivers.files import LocalFile
 from boundaries.drivers.remote import Remote
+from boundaries.errors import SourceError
 
 ABOUT = """
 title = "T"
@@ -92,19 +92,19 @@ WFS = 'driver = "wfs"\nurl = "https://a.test"\nfeature_type = "a:b"\nsort_by = "
 def test_a_fault_names_entry_line_and_remedy(
     tmp_path: Path, entry: str, line: int, fault: str
 ) -> None:
-    with pytest.raises(CatalogueError) as refused:
+    with pytest.raises(SourceError) as refused:
         read_catalogue(own(tmp_path, entry))
     assert f"own.toml, line {line}: source 'mine'" in str(refused.value)
     assert fault in str(refused.value)
 
 
 def test_names_become_files_and_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(CatalogueError, match="a name is of small letters"):
+    with pytest.raises(SourceError, match="a name is of small letters"):
         read_catalogue(own(tmp_path, 'driver = "file"', name='"../x"'))
-    with pytest.raises(CatalogueError, match="cannot be read"):
+    with pytest.raises(SourceError, match="does not exist"):
         read_catalogue(tmp_path / "none.toml")
     (tmp_path / "own.toml").write_text("[sources\n")
-    with pytest.raises(CatalogueError, match=r"line 1: this is no TOML"):
+    with pytest.raises(SourceError, match=r"line 1: this is no TOML"):
         read_catalogue(tmp_path / "own.toml")
 
 

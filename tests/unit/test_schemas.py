@@ -92,6 +92,9 @@ def test_the_digest_is_of_what_is_said() -> None:
         {"answers": {"depth_cm": 6.5, "cycle_route": True}},
         {"answers": {"depth_cm": 6.0}},
         {"answers": {}},
+        {"contact": None},
+        {"contact": {**examples.CONTACT, "notify": False}},
+        {"duplicate_of": examples.REPORT_ID},
         {"photos": []},
         {"photos_public": True},
     ):
@@ -100,10 +103,10 @@ def test_the_digest_is_of_what_is_said() -> None:
 
 def test_the_digest_stays_what_stored_ones_are() -> None:
     """Changed, every retry under way would be refused as another report."""
-    assert report(answers={}, photos=[]).sha256().hex() == (
+    assert report(answers={}, contact=None, photos=[]).sha256().hex() == (
         "a944f2ab6ba222d02260044d301b3f91d7c0b677e14e8cebfac291beb00fd0cf"
     )
-    assert report(photos=[]).sha256().hex() == (  # with answers
+    assert report(contact=None, photos=[]).sha256().hex() == (  # with answers
         "f837e4c0d1daa6b5bd88efad9d65480406bd95ec878243995ba8f4bdd2b8ee49"
     )
 
@@ -115,7 +118,8 @@ def test_receipts_are_told_in_words() -> None:
         "received_at": datetime(2026, 11, 2, 8, 15, 4, 120_000, tzinfo=UTC),
         "decision": decision,
     }
-    queued = schemas.Receipt.of(**facts, held=False)
+    token = examples.RECEIPT["links"]["track"].removeprefix("/v1/track/")
+    queued = schemas.Receipt.of(**facts, held=False, token=token)
     assert queued.model_dump(mode="json") == examples.RECEIPT
     held = schemas.Receipt.of(**facts, held=True)
     assert held.forwarding == "held"

@@ -222,6 +222,8 @@ class Open311:
 def form(server: Server, claimed: Claimed, service_code: str) -> bytes:
     """The POST's body: the same for every try."""
     config = server.config
+    reporter = claimed.reporter or {}
+    first_name, _, last_name = reporter.get("name", "").rpartition(" ")
     fields = [
         ("api_key", server.api_key),
         ("jurisdiction_id", config.jurisdiction_id),
@@ -229,7 +231,10 @@ def form(server: Server, claimed: Claimed, service_code: str) -> bytes:
         ("lat", f"{claimed.lat:.7f}"),
         ("long", f"{claimed.lon:.7f}"),
         ("description", description(claimed)),
-        ("email", config.email),
+        ("email", reporter.get("email") or config.email),
+        ("first_name", first_name or None),
+        ("last_name", last_name or None),
+        ("phone", reporter.get("phone")),
         # GeoReport has room for one.
         ("media_url", claimed.photos[0]["url"] if claimed.photos else None),
         *((f"attribute[{code}]", value) for code, value in config.attributes.items()),

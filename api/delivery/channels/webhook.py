@@ -124,5 +124,12 @@ def _created(claimed: Claimed) -> Mapping[str, Any]:
             },
             "authority": {"id": str(claimed.authority_id), "name": claimed.authority_name},
             "decision": {name: claimed.decision.get(name) for name in DECISION_TOLD},
+            "contact": _contact(claimed.reporter),
         },
     }
+
+
+def _contact(reporter: Mapping[str, str] | None) -> Mapping[str, str | None] | None:
+    if reporter is None:
+        return None
+    return {name: reporter.get(name) for name in ("name", "email", "phone")}
