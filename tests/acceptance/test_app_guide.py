@@ -69,6 +69,9 @@ async def test_curl(site: Web, beside: Path, pool: asyncpg.Pool) -> None:
     assert json.loads((beside / "again.json").read_text()) == receipt
     assert receipt["decision"]["authority"]["name"] == "Hearthmere"
     assert f'"id":"{receipt["id"]}"' in said
+    first, second = json.loads((beside / "batch.json").read_text())["items"]
+    assert (first["status"], first["replayed"], first["receipt"]) == (201, True, receipt)
+    assert second["problem"]["type"] == "urn:georouter:problem:invalid-idempotency-key"
     assert await stored(pool) == [1, 1]
 
 
