@@ -38,6 +38,7 @@ from api.routes import (
     dataset,
     deliveries,
     endpoints,
+    events,
     health,
     locate,
     metrics,
@@ -45,6 +46,7 @@ from api.routes import (
     photos,
     public,
     reports,
+    tracking,
     triage,
     updates,
     uploads,
@@ -53,6 +55,7 @@ from api.routes import (
 from api.routes.wiring import Wiring, attach
 from api.routing import LiveRouting, OpenVersion, load_rules
 from api.settings import Settings
+from api.streams import Streams
 from api.vault import open_vault
 
 # Of a Content-Length; Python refuses to read thousands of them.
@@ -103,6 +106,8 @@ def create_app(
                 figures = Metrics(pool, clock=time.monotonic, dataset=live.figures)
                 studio = Studio(pool, objects, Pictures())
                 links = PhotoLinks(settings.link_base, vault, clock)
+                streams = Streams(pool, limit=settings.max_streams)
+                feed = tasks.create_task(streams.run())
                 wiring = Wiring(
                     settings,
                     pool,
@@ -114,11 +119,14 @@ def create_app(
                     clock,
                     studio,
                     links,
+                    streams,
                 )
                 attach(app, wiring)
                 try:
-                    yield
+                    with streams.ended_by(app.state.on_stop):
+                        yield
                 finally:
+                    feed.cancel()
                     poll.cancel()
                     prepare.cancel()
 
@@ -130,6 +138,8 @@ def create_app(
         webhooks=webhooks.router,
         redirect_slashes=False,
     )
+    # Called by who runs the server, as soon as it stops: a server waits for answers under way.
+    app.state.on_stop = []
     for resource in (
         locate,
         categories,
@@ -137,6 +147,8 @@ def create_app(
         dataset,
         reports,
         batch,
+        events,
+        tracking,
         certificates,
         uploads,
         photos,

@@ -7,6 +7,7 @@ Its parts share nothing but the database; any number of such processes run besid
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -14,13 +15,14 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import structlog
 
-from api import db, photos, rerouting
+from api import db, mailing, photos, rerouting
 from api.artefacts import Artefacts
 from api.delivery.worker import run_worker
 from api.objects import Objects, open_objects
 from api.routing import LiveRouting, OpenVersion, load_rules
 from api.settings import Settings
 from api.store import evidence
+from api.vault import open_vault
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ async def run_background(
     clock: Callable[[], float] = time.time,
     open_version: OpenVersion | None = None,
     log_every_s: float = 1.0,
+    mail_every_s: float = 5.0,
 ) -> None:
     """Work until `stop` is set, then finish what is in flight.
 
@@ -48,7 +51,9 @@ async def run_background(
     dsn = await asyncio.to_thread(db.resolve_dsn, settings)
     failed: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        works = (_rerouting(settings, live), _noting(log_every_s), _sweeping(objects))
+        works = [_rerouting(settings, live), _noting(log_every_s), _sweeping(objects)]
+        if settings.mails_followers:
+            works.append(_mailing(settings, mail_every_s))
         beside = [tasks.create_task(_with_pool(settings, dsn, work)) for work in works]
         try:
             await run_worker(settings, stop=stop, clock=clock)
@@ -77,6 +82,14 @@ async def _with_pool(settings: Settings, dsn: str, work: Work) -> None:
 
 def _rerouting(settings: Settings, live: LiveRouting) -> Work:
     return lambda pool: rerouting.run(pool, live, every_s=settings.dataset_poll_s)
+
+
+def _mailing(settings: Settings, every_s: float) -> Work:
+    async def work(pool: asyncpg.Pool) -> None:
+        vault = await asyncio.to_thread(open_vault, settings)
+        await mailing.run(pool, settings, vault, jitter=random.random, every_s=every_s)
+
+    return work
 
 
 def _noting(every_s: float) -> Work:

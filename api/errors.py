@@ -20,6 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from georouter.model import InvalidCoordinate, NotACandidate, UnknownCategory
 
@@ -174,6 +175,14 @@ class SealedUnreadable(ApiError):
     """Something personal is sealed with a key that this process does not have."""
 
 
+class NotClosed(ResourceError):
+    """The authority has not closed the report, so nobody can say that it is still there."""
+
+
+class TooManyStreams(ApiError):
+    """As many streams of events are open as this process serves."""
+
+
 class SigningKeyUnreadable(ApiError):
     """The key that signs certificates is sealed with one that this process does not have."""
 
@@ -252,6 +261,8 @@ TABLE: dict[type[Exception], Row] = {
     EndpointUnfit: Row("endpoint-unfit", 409, "The endpoint does not allow this as it is"),
     ChallengedTooOften: Row("challenged-too-often", 429, "There were too many challenges"),
     SealedUnreadable: Row("sealed-unreadable", 503, "Personal data cannot be opened"),
+    NotClosed: Row("not-closed", 409, "The report is not closed"),
+    TooManyStreams: Row("too-many-streams", 503, "There are too many open streams"),
     SigningKeyUnreadable: Row("signing-key-unreadable", 503, "Certificates cannot be signed"),
     UploadOffsetWrong: Row("upload-offset-wrong", 409, "The bytes do not follow on what has come"),
     UploadGone: Row("upload-gone", 410, "The upload has ended"),
@@ -337,10 +348,25 @@ def install(app: FastAPI, also: Mapping[type[Exception], Row]) -> None:
     rows = {**TABLE, **also}
 
     async def handle(request: Request, error: Exception) -> Response:
-        return respond(request.scope, error, rows)
+        response = respond(request.scope, error, rows)
+        if response.status_code == 405:
+            # The framework names the methods of one route, where several share the path.
+            response.headers["Allow"] = ", ".join(sorted(_methods(app.routes, request)))
+        return response
 
     for kind in (*rows, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, handle)
+
+
+def _methods(routes: Iterable[Any], request: Request) -> set[str]:
+    """All methods that the path of a request takes."""
+    found: set[str] = set()
+    for route in routes:
+        if router := getattr(route, "original_router", None):  # as FastAPI includes routers
+            found |= _methods(router.routes, request)
+        elif route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return found
 
 
 def respond(

@@ -160,6 +160,7 @@ BATCH_OUT: dict[str, Any] = {
         },
     ]
 }
+TRACK_TOKEN = _TRACK.removeprefix("/v1/track/")
 EVENT: dict[str, Any] = {
     "n": 2,
     "at": "2026-11-03T09:30:00Z",
@@ -761,3 +762,42 @@ CERTIFICATE: dict[str, Any] = {
         ),
     },
 }
+
+TRACK_EVENT: dict[str, Any] = {
+    "n": 3,
+    "at": "2026-11-03T09:30:00Z",
+    "kind": "status",
+    "sentence": "Hearthmere has planned the work. It should be done by 13 November 2026.",
+    "authority": "Hearthmere",
+    "state": "planned",
+    "reason": None,
+    "note": "Marked for repair in the coming week.",
+    "reference": None,
+    "expected_on": "2026-11-13",
+}
+TRACK: dict[str, Any] = {
+    "report_id": REPORT_ID,
+    "received_at": "2026-11-02T08:15:04.120000Z",
+    "category": "pothole",
+    "description": "Deep hole in the cycle lane, just before the junction.",
+    "headline": TRACK_EVENT["sentence"],
+    "state": "forwarded",
+    "status": "planned",
+    "authority": {"id": AUTHORITY_ID, "name": "Hearthmere"},
+    "why": "the point lies inside Hearthmere",
+    "reference": "HM-2026-10433",
+    "expected_on": "2026-11-13",
+    "reports": 2,
+    "dry_run": False,
+    "can_say_still_there": False,
+    "mail": "on",
+    "events": [TRACK_EVENT],
+    "links": {
+        "self": f"/v1/track/{TRACK_TOKEN}",
+        "events": f"/v1/track/{TRACK_TOKEN}/events",
+        "still_there": f"/v1/track/{TRACK_TOKEN}/still-there",
+        "unsubscribe": f"/v1/track/{TRACK_TOKEN}/unsubscribe",
+    },
+}
+EVENTS: dict[str, Any] = {"items": [EVENT], "last": 2}
+TRACK_EVENTS: dict[str, Any] = {"items": [TRACK_EVENT], "last": 3}

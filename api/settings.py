@@ -99,6 +99,9 @@ class Settings(BaseSettings):
             "as `https://georouter.example`: links to photos begin with it. Unset: host and port.",
         ),
     ] = None
+    max_streams: PositiveInt = Field(
+        default=1000, description="Open streams of events that one web process serves at most."
+    )
     dataset_poll_s: PositiveFloat = Field(
         default=2.0, description="How often a web process looks for a newly activated dataset."
     )
@@ -176,6 +179,11 @@ class Settings(BaseSettings):
     def link_base(self) -> str:
         """What links to this service begin with."""
         return self.public_url or f"http://{self.host}:{self.port}"
+
+    @property
+    def mails_followers(self) -> bool:
+        """Whether those who follow a report can be mailed, with links that lead here."""
+        return self.smtp_from is not None and self.public_url is not None and not self.dry_run
 
     @property
     def dry_run(self) -> bool:

@@ -133,10 +133,13 @@ class UpdatedData(Wire):
         int | None,
         Field(description="How many there are of this by now, if that is the news."),
     ] = None
+    still_there: Annotated[
+        bool, Field(description="You closed it, and a reporter says that it is still there.")
+    ] = False
 
 
 class ReportUpdated(Wire):
-    """A report that you have, by now: why it is yours, its photos, or how many have reported it."""
+    """A report that you have, by now: why it is yours, its photos, how many have reported it."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.MESSAGE_UPDATED]})
 

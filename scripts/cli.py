@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -162,9 +163,20 @@ def serve() -> None:
     open_objects(settings)
     with_database(_nothing)
     stderr.print(f"serving http://{settings.host}:{settings.port}, documented at /docs")
-    uvicorn.run(
-        create_app(settings), host=settings.host, port=settings.port, log_config=None, lifespan="on"
+    web = create_app(settings)
+
+    class Server(uvicorn.Server):
+        """It waits for answers under way; streams of events would go on for ever."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            for hook in list(web.state.on_stop):
+                hook()
+
+    config = uvicorn.Config(
+        web, host=settings.host, port=settings.port, log_config=None, lifespan="on"
     )
+    Server(config).run()
 
 
 @app.command()
@@ -194,6 +206,7 @@ def bounces(
     """Note a mail that came back: its delivery is dead, for the council to see."""
     from api.delivery.bounces import read
     from api.delivery.outbox import bounce
+    from api.store.mailings import bounced
 
     found = read(file.read())
     if found is None:
@@ -203,6 +216,8 @@ def bounces(
         stderr.print(f"{name} is late; its mail server still tries")
     elif with_database(lambda conn: bounce(conn, found.delivery_id, found.diagnostic)):
         stderr.print(f"{name} is dead: {found.diagnostic}", markup=False)
+    elif with_database(lambda conn: bounced(conn, found.delivery_id)):
+        stderr.print("a follower's mail came back: they get no more")
     else:
         raise NotFoundError(f"there is no {name} that a mail was sent for, or it is dead already")
 

@@ -16,13 +16,17 @@ from uuid import UUID
 
 DIAGNOSTIC_CHARS = 1000
 _MESSAGE_ID = re.compile(
-    r"<([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})@[^<>\s]+>", re.ASCII
+    r"<([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:\.[0-9]+)?@[^<>\s]+>",
+    re.ASCII,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Bounce:
-    """A mail of ours that came back. `failed`: for good; otherwise it is only late."""
+    """A mail of ours that came back. `failed`: for good; otherwise it is only late.
+
+    `delivery_id` is, of a mail to who follows a report, the `mail_id` of that follower.
+    """
 
     delivery_id: UUID
     failed: bool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -15,12 +15,10 @@ from api.links import PhotoLinks
 from api.routes.wiring import Calling, Wired, Wiring, json_only
 from api.store import authorities, events, reports
 from api.store import photos as photo_rows
+from api.timeline import MOVES
 from georouter.model import NotACandidate, UnknownCategory
 
 router = APIRouter(prefix="/v1/reports", tags=["reports"])
-
-# The events after which another has the report, or nobody
-MOVES = {"not_ours", "rerouted", "with_operator"}
 
 
 @router.post(
@@ -206,9 +204,20 @@ async def attach_photo(
 async def _show(
     conn: asyncpg.Connection, report_id: UUID, caller: Caller, wired: Wiring
 ) -> schemas.ReportOut:
+    return await look_up(conn, report_id, wired, sees=caller.sees)
+
+
+async def look_up(
+    conn: asyncpg.Connection,
+    report_id: UUID,
+    wired: Wiring,
+    *,
+    sees: Callable[[asyncpg.Record], bool],
+) -> schemas.ReportOut:
+    """A report as it is by now. Raises `NotFound` unless it is there, and seen by who asks."""
     async with conn.transaction(isolation="repeatable_read", readonly=True):
         rows = await reports.find_report(conn, report_id)
-        if not rows or not caller.sees(rows[0]):
+        if not rows or not sees(rows[0]):
             raise errors.NotFound("there is no such report, or it is not yours to see")
         happened = await events.list_events(conn, report_id)
         speakers = await authorities.heirs(conn, rows[0]["authority_id"])
@@ -259,9 +268,11 @@ def _shape(
     # What somebody said who has it no more, or goes on saying, says nothing of the work.
     moved = max((event.n for event in told if event.kind in MOVES), default=0)
     statuses = [
-        event.state
+        "reopened" if event.kind == "still_there" else event.state
         for event, row in zip(told, happened, strict=True)
-        if event.state is not None and event.n > moved and row["authority_id"] in speakers
+        if (event.state is not None and row["authority_id"] in speakers)
+        or event.kind == "still_there"
+        if event.n > moved
     ]
     so_far = {
         "reports": 1 + sum(event.kind == "me_too" for event in told),

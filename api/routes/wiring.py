@@ -22,6 +22,7 @@ from api.metrics import Metrics
 from api.photos import Studio
 from api.routing import LiveRouting
 from api.settings import Settings
+from api.streams import Streams
 from api.vault import Vault
 
 
@@ -39,6 +40,7 @@ class Wiring:
     clock: Callable[[], float]
     studio: Studio
     links: PhotoLinks
+    streams: Streams
 
 
 def attach(app: FastAPI, wiring: Wiring) -> None:

@@ -125,6 +125,16 @@ from api.schemas.reports import (
     UpdateIn as UpdateIn,
     attempt_in_words as attempt_in_words,
 )
+from api.schemas.tracking import (
+    Events as Events,
+    MailState as MailState,
+    Since as Since,
+    Track as Track,
+    TrackAuthority as TrackAuthority,
+    TrackEvent as TrackEvent,
+    TrackEvents as TrackEvents,
+    TrackLinks as TrackLinks,
+)
 from api.schemas.wire import (
     RFC3339 as RFC3339,
     Accuracy as Accuracy,

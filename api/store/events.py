@@ -50,18 +50,51 @@ async def add_event(
         return n
 
 
-async def list_events(conn: asyncpg.Connection, report_id: UUID) -> Sequence[asyncpg.Record]:
-    """A report's events in order, with the names of the authorities that they concern."""
+async def list_events(
+    conn: asyncpg.Connection, report_id: UUID, *, since: int = 0
+) -> Sequence[asyncpg.Record]:
+    """A report's events after number `since`, in order, with the names of their authorities."""
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
         SELECT n, at, kind, authority_id, name AS authority_name, detail, key
         FROM report_event LEFT JOIN authority ON authority.id = authority_id
-        WHERE report_id = $1
+        WHERE report_id = $1 AND n > $2
         ORDER BY n
         """,
         report_id,
+        since,
     )
     return rows
+
+
+async def list_news(
+    conn: asyncpg.Connection, since: Mapping[UUID, int]
+) -> Sequence[asyncpg.Record]:
+    """The events of several reports, each after its number, in order. One question for all."""
+    rows: Sequence[asyncpg.Record] = await conn.fetch(
+        """
+        SELECT event.report_id, event.n, at, kind, authority_id, name AS authority_name, detail, key
+        FROM unnest($1::uuid[], $2::int[]) AS known (report_id, n)
+        JOIN report_event AS event ON event.report_id = known.report_id AND event.n > known.n
+        LEFT JOIN authority ON authority.id = authority_id
+        ORDER BY event.report_id, event.n
+        """,
+        list(since),
+        list(since.values()),
+    )
+    return rows
+
+
+async def find_last(conn: asyncpg.Connection, report_id: UUID) -> asyncpg.Record | None:
+    """The number of a report's last event, and who may see it."""
+    return await conn.fetchrow(
+        """
+        SELECT api_key_id, authority_id,
+               (SELECT coalesce(max(n), 0) FROM report_event WHERE report_id = report.id) AS last
+        FROM report WHERE id = $1
+        """,
+        report_id,
+    )
 
 
 async def has_event(conn: asyncpg.Connection, report_id: UUID, keys: Sequence[str]) -> bool:

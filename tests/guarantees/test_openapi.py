@@ -17,8 +17,17 @@ def document() -> dict[str, Any]:
     return describe()
 
 
-# What under /v1 takes no key: a signed link is one, and the others show nothing that needs one.
+# What under /v1 takes no key: signed and private links are secrets themselves, and the others show
+# nothing that needs one.
 OPEN = {
+    "GET /v1/track/{token}",
+    "GET /v1/track/{token}/events",
+    "POST /v1/track/{token}/still-there",
+    "POST /v1/track/{token}/unsubscribe",
+    "GET /v1/mail/{token}/confirm",
+    "POST /v1/mail/{token}/confirm",
+    "GET /v1/mail/{token}/unsubscribe",
+    "POST /v1/mail/{token}/unsubscribe",
     "GET /v1/photos/{photo_id}/file",
     "GET /v1/photos/{photo_id}/public",
     "OPTIONS /v1/photos/uploads",

@@ -58,7 +58,7 @@ async def working(album: Album, dsn: str, **more: Any) -> AsyncIterator[None]:
         **more,
     )
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(run_background(settings, stop=stop, open_folder=album.api.shelf.open))
+        tasks.create_task(run_background(settings, stop=stop, open_version=album.api.shelf.open))
         try:
             yield
         finally:

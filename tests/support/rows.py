@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -122,3 +124,30 @@ async def delivery(
         endpoint_id,
         due_in_s,
     )
+
+
+async def follower(
+    conn: asyncpg.Connection,
+    report_id: UUID | str,
+    *,
+    kind: str = "reporter",
+    contact: str | None = None,
+    notify: bool = False,
+    confirmed: bool = False,
+) -> str:
+    """The token of a new follower's private link; `contact` is sealed already."""
+    token = secrets.token_urlsafe(32)
+    await conn.execute(
+        """
+        INSERT INTO follower (report_id, kind, token_sha256, token, contact, notify, confirmed_at)
+        VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN now() END)
+        """,
+        report_id,
+        kind,
+        hashlib.sha256(token.encode()).digest(),
+        token,
+        contact,
+        notify,
+        confirmed,
+    )
+    return token

@@ -44,16 +44,17 @@ class Mail:
         sender = self._settings.smtp_from
         if sender is None:
             return _NO_SERVER
-        return await self._hand_over(compose(claimed, sender=sender), claimed.url)
+        return await self.hand_over(compose(claimed, sender=sender), claimed.url)
 
     async def probe(self, probe: Probe) -> policy.Outcome:
         """Mail a challenge's code, or a test. That it was handed over says nothing of the code."""
         sender = self._settings.smtp_from
         if sender is None:
             return _NO_SERVER
-        return await self._hand_over(compose_probe(probe, sender=sender), probe.url)
+        return await self.hand_over(compose_probe(probe, sender=sender), probe.url)
 
-    async def _hand_over(self, composed: EmailMessage, url: str) -> policy.Outcome:
+    async def hand_over(self, composed: EmailMessage, url: str) -> policy.Outcome:
+        """Hand a message over for an address, which may begin with `mailto:`."""
         settings = self._settings
         if settings.smtp_host is None or settings.smtp_from is None:
             return _NO_SERVER
