@@ -29,6 +29,7 @@ from api.metrics import Metrics
 from api.objects import open_objects
 from api.photos import Studio
 from api.pictures import Pictures
+from api.rates import RateLimit, Rates
 from api.routes import (
     audit,
     authorities,
@@ -40,6 +41,7 @@ from api.routes import (
     endpoints,
     events,
     health,
+    hiding,
     locate,
     metrics,
     notices,
@@ -102,6 +104,8 @@ def create_app(
             await live.refresh(pool)
             async with Notifier(pool) as notifier, asyncio.TaskGroup() as tasks:
                 poll = tasks.create_task(live.poll(pool, every_s=settings.dataset_poll_s))
+                mine = Rates.of(settings, vault=vault, clock=clock)
+                counting = tasks.create_task(mine.run(pool))
                 prepare = tasks.create_task(live.prepare(pool, every_s=settings.dataset_poll_s))
                 figures = Metrics(pool, clock=time.monotonic, dataset=live.figures)
                 studio = Studio(pool, objects, Pictures())
@@ -120,6 +124,7 @@ def create_app(
                     studio,
                     links,
                     streams,
+                    mine,
                 )
                 attach(app, wiring)
                 try:
@@ -129,6 +134,7 @@ def create_app(
                     feed.cancel()
                     poll.cancel()
                     prepare.cancel()
+                    counting.cancel()
 
     app: FastAPI = FastAPIOffline(
         title="georouter",
@@ -158,6 +164,7 @@ def create_app(
         notices,
         audit,
         updates,
+        hiding,
         triage,
         health,
         metrics,
@@ -170,6 +177,7 @@ def create_app(
         of_batches=settings.max_batch_bytes,
         of_photos=settings.photo_max_bytes,
     )
+    app.add_middleware(RateLimit)
     app.add_middleware(telemetry.Correlation, on_error=errors.respond, random_bytes=random_bytes)
     app.add_middleware(uploads.Tus)  # around all others: what it asks of answers, it asks of theirs
     _describe(app)

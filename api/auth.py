@@ -101,10 +101,12 @@ async def create_key(
     random_bytes: Callable[[int], bytes],
     authority_id: UUID | None = None,
     expires_at: datetime | None = None,
+    address_limited: bool = True,
 ) -> NewKey:
     """Make and store a key. A council's names its authority, and only a council's does.
 
-    With an entry in the audit trail; so has `revoke_key`.
+    One that is not `address_limited` is for a server that speaks for many. With an entry in the
+    audit trail; so has `revoke_key`.
     """
     if (role is Role.COUNCIL) != (authority_id is not None):
         raise ValueError("a key of role council needs an authority, and no other role takes one")
@@ -117,6 +119,7 @@ async def create_key(
             label=label,
             authority_id=authority_id,
             expires_at=expires_at,
+            address_limited=address_limited,
         )
         await _record(conn, "key.created", key_id, role, label, authority_id)
     return NewKey(id=key_id, secret=secret)

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import structlog
 
-from api import db, mailing, photos, rerouting
+from api import db, mailing, photos, privacy, rerouting
 from api.artefacts import Artefacts
 from api.delivery.worker import run_worker
 from api.objects import Objects, open_objects
@@ -51,7 +51,12 @@ async def run_background(
     dsn = await asyncio.to_thread(db.resolve_dsn, settings)
     failed: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        works = [_rerouting(settings, live), _noting(log_every_s), _sweeping(objects)]
+        works = [
+            _rerouting(settings, live),
+            _noting(log_every_s),
+            _sweeping(objects),
+            _purging(settings),
+        ]
         if settings.mails_followers:
             works.append(_mailing(settings, mail_every_s))
         beside = [tasks.create_task(_with_pool(settings, dsn, work)) for work in works]
@@ -114,3 +119,7 @@ def _noting(every_s: float) -> Work:
 
 def _sweeping(objects: Objects) -> Work:
     return lambda pool: photos.run_sweeps(pool, objects)
+
+
+def _purging(settings: Settings) -> Work:
+    return lambda pool: privacy.run_purges(pool, privacy.retention_of(settings))

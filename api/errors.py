@@ -183,6 +183,10 @@ class TooManyStreams(ApiError):
     """As many streams of events are open as this process serves."""
 
 
+class TooManyRequests(ApiError):
+    """More than this key, or this address, may ask for now."""
+
+
 class SigningKeyUnreadable(ApiError):
     """The key that signs certificates is sealed with one that this process does not have."""
 
@@ -263,6 +267,7 @@ TABLE: dict[type[Exception], Row] = {
     SealedUnreadable: Row("sealed-unreadable", 503, "Personal data cannot be opened"),
     NotClosed: Row("not-closed", 409, "The report is not closed"),
     TooManyStreams: Row("too-many-streams", 503, "There are too many open streams"),
+    TooManyRequests: Row("too-many-requests", 429, "There were too many requests"),
     SigningKeyUnreadable: Row("signing-key-unreadable", 503, "Certificates cannot be signed"),
     UploadOffsetWrong: Row("upload-offset-wrong", 409, "The bytes do not follow on what has come"),
     UploadGone: Row("upload-gone", 410, "The upload has ended"),
@@ -282,7 +287,15 @@ FRAMEWORK: dict[int, Row] = {
 
 
 # What every operation that takes a key may answer.
-KEYED = (KeyMissing, KeyUnknown, KeyExpired, KeyRevoked, DATABASE_UNAVAILABLE, INTERNAL_ERROR)
+KEYED = (
+    KeyMissing,
+    KeyUnknown,
+    KeyExpired,
+    KeyRevoked,
+    TooManyRequests,
+    DATABASE_UNAVAILABLE,
+    INTERNAL_ERROR,
+)
 
 SCHEMA: dict[str, Any] = {
     "title": "Problem",

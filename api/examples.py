@@ -515,6 +515,7 @@ NOT_READY: dict[str, Any] = {
     },
 }
 
+HIDE_IN: dict[str, Any] = {"reason": "personal_data"}
 MESSAGE_CREATED: dict[str, Any] = {
     "type": "report.created",
     "schema_version": 1,
@@ -531,6 +532,7 @@ MESSAGE_CREATED: dict[str, Any] = {
             "accuracy_m": 8.0,
             "observed_at": "2026-11-02T08:15:00.000000Z",
             "received_at": "2026-11-02T08:15:04.120000Z",
+            "spam_suspected": [],
         },
         "authority": {"id": AUTHORITY_ID, "name": "Hearthmere"},
         "decision": {

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
-from api import db, followers, joining
+from api import db, followers, joining, spam
 from api.auth import Caller
 from api.errors import (
     AnswersRefused,
@@ -25,7 +25,7 @@ from api.errors import (
 )
 from api.routing import LiveRouting
 from api.schemas import DecisionOut, Links, Receipt, ReportIn
-from api.store import reports
+from api.store import reports, shown
 from api.vault import Vault
 from georouter.model import NotACandidate, Rules, UnknownCategory
 from georouter.questions import check_answers
@@ -49,14 +49,15 @@ async def accept(
     pool: asyncpg.Pool,
     live: LiveRouting,
     vault: Vault,
+    client: str | None,
     random_bytes: Callable[[int], bytes],
     rehearsal: bool,
 ) -> Accepted:
     """Store a report and what follows from it, or find it stored already.
 
-    One that is a duplicate joins the other. Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`,
-    a `PlaceError`, `UnknownCategory`, `NotACandidate`, `AnswersRefused`, `FieldRefused` or
-    `SealedUnreadable`; nothing is stored then.
+    One that is a duplicate joins the other. `client` is the keyed hash of the network that it comes
+    from. Raises `IdempotencyKeyInvalid`, `IdempotencyKeyReused`, a `PlaceError`, `UnknownCategory`,
+    `NotACandidate`, `AnswersRefused`, `FieldRefused` or `SealedUnreadable`; nothing is stored then.
     """
     if idempotency_key is not None and not PRINTABLE.fullmatch(idempotency_key):
         raise IdempotencyKeyInvalid("Idempotency-Key takes 1 to 255 printable ASCII characters")
@@ -69,7 +70,7 @@ async def accept(
             receipt = await _join(body, key, caller, pool, vault, random_bytes, rehearsal)
         else:
             receipt = await _store(
-                body, report_id, key, caller, pool, live, vault, random_bytes, rehearsal
+                body, report_id, key, caller, pool, live, vault, client, random_bytes, rehearsal
             )
     except (PlaceError, UnknownCategory, NotACandidate, AnswersRefused):
         # A retry of what was accepted under another dataset or catalogue gets its old answer.
@@ -102,13 +103,14 @@ async def _store(
     pool: asyncpg.Pool,
     live: LiveRouting,
     vault: Vault,
+    client: str | None,
     random_bytes: Callable[[int], bytes],
     rehearsal: bool,  # noqa: FBT001 - passed on
 ) -> Receipt | None:
     """Store a report of its own; None if the key was used before."""
     table = live.require()
     decision, authority = table.place(body, as_of=live.today())
-    async with db.acquire(pool) as conn:
+    async with db.acquire(pool) as conn, conn.transaction():
         follower, token = await followers.new_follower(
             conn, body.contact, vault=vault, random_bytes=random_bytes
         )
@@ -137,6 +139,8 @@ async def _store(
         taken = stored is None and await reports.find_posted(
             conn, api_key_id=caller.key_id, idempotency_key=key
         )
+        if stored is not None:
+            await _suspect(conn, report_id, body.description, client, caller, vault)
     if stored is None:
         if not taken:  # the key is free
             raise FieldRefused(
@@ -178,6 +182,27 @@ async def _join(
             api_key_id=caller.key_id,
             rehearsal=rehearsal,
         )
+
+
+async def _suspect(
+    conn: asyncpg.Connection,
+    report_id: UUID,
+    description: str,
+    client: str | None,
+    caller: Caller,
+    vault: Vault,
+) -> None:
+    """Mark a report that looks like spam. In its transaction."""
+    from_address, from_key = await shown.trace(
+        conn,
+        report_id,
+        api_key_id=caller.key_id,
+        address_hmac=client,
+        text_hmac=vault.sign(spam.normalised(description), purpose="description"),
+    )
+    reasons = spam.suspect(spam.Seen(description, from_address, from_key))
+    if reasons:
+        await shown.mark_spam(conn, report_id, reasons)
 
 
 async def _replay(

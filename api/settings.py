@@ -11,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+from limits import parse
 from pydantic import (
     AfterValidator,
     Field,
@@ -37,8 +38,22 @@ def default_data_dir() -> Path:
     return Path.home() / ".local" / "share" / "georouter"
 
 
+OFF = "off"
+
 STORES = ("file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss")
 """Schemes of URLs that datasets can be kept at."""
+
+
+def _a_rate(rate: str) -> str:
+    if rate != OFF:
+        try:
+            parse(rate)
+        except ValueError:
+            raise ValueError(f"{rate!r} is no rate such as 600/minute, nor {OFF}") from None
+    return rate
+
+
+Rate = Annotated[str, AfterValidator(_a_rate)]
 
 
 class Settings(BaseSettings):
@@ -101,6 +116,35 @@ class Settings(BaseSettings):
     ] = None
     max_streams: PositiveInt = Field(
         default=1000, description="Open streams of events that one web process serves at most."
+    )
+    rate_key: Rate = Field(
+        default="6000/minute", description="Requests of one API key at most, or `off`."
+    )
+    rate_address: Rate = Field(
+        default="300/minute",
+        description="Requests from one public address (of IPv6, one /64) at most, or `off`.",
+    )
+    rate_reports: Rate = Field(
+        default="60/hour", description="Of these, posts of reports at most, or `off`."
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=(),
+        description="Networks of the proxies whose X-Forwarded-For is believed, as a JSON list.",
+    )
+    retain_address_hours: PositiveInt = Field(
+        default=24, description="Hours that the keyed hash of a reporter's address is kept."
+    )
+    retain_contact_days: PositiveInt = Field(
+        default=180, description="Days after a report is closed that contact details are kept."
+    )
+    retain_contact_most_days: PositiveInt = Field(
+        default=730, description="Days after a report's receipt that they are kept at most."
+    )
+    retain_photos_days: PositiveInt = Field(
+        default=730, description="Days after a report's receipt that its photos are kept."
+    )
+    retain_answers_days: PositiveInt = Field(
+        default=365, description="Days that what an intake endpoint answered is kept."
     )
     dataset_poll_s: PositiveFloat = Field(
         default=2.0, description="How often a web process looks for a newly activated dataset."

@@ -42,6 +42,10 @@ class MessageReport(Wire):
     ]
     observed_at: Annotated[Time | None, Field(description="By the device's clock.")]
     received_at: Time
+    spam_suspected: Annotated[
+        list[str],
+        Field(description="Codes of reasons to think that it is spam; empty as a rule."),
+    ]
 
 
 class MessageAuthority(Wire):

@@ -83,7 +83,10 @@ async def prepare(folder: Path, dsn: str) -> str:
 
 
 def _serve(dsn: str, folder: str, port: str) -> None:
-    app = create_app(Settings(database_url=SecretStr(dsn), data_dir=Path(folder)))
+    app = create_app(
+        # Limited, as any; but never refused.
+        Settings(database_url=SecretStr(dsn), data_dir=Path(folder), rate_key="1000000/minute")
+    )
 
     @app.get("/empty")
     async def empty(_caller: Calling) -> schemas.Health:

@@ -196,6 +196,7 @@ class _Run:
             "GEOROUTER_DELIVERY_MODE": "live",  # to the councils of this run
             "GEOROUTER_DELIVERY_TIMEOUT_S": "3",
             "GEOROUTER_DATASET_POLL_S": "0.5",
+            "GEOROUTER_RATE_KEY": "off",
         }
         webs = [
             _Process(

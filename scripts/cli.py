@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from scripts import cli_boundaries, cli_evidence, cli_reports, council
+from scripts import cli_boundaries, cli_evidence, cli_privacy, cli_reports, council
 from scripts.terminal import (
     Json,
     NotFoundError,
@@ -48,6 +48,7 @@ secrets_app = typer.Typer(no_args_is_help=True, help="Keys that seal endpoints' 
 app.add_typer(db_app, name="db")
 app.add_typer(secrets_app, name="secrets")
 app.add_typer(council.app, name="council")
+app.add_typer(cli_privacy.app, name="privacy")
 app.command("verify")(cli_evidence.verify)
 app.command("signing-keys")(cli_evidence.signing_keys)
 
@@ -83,6 +84,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     from api.evidence import NotACertificate
     from api.london import InstantRefused
     from api.objects import ObjectStoreUnusable
+    from api.privacy import NobodyFound
     from api.vault import VaultUnusable
     from boundaries.dataset import DatasetError, DatasetNotFoundError
     from boundaries.readers import SourceError, SourceNotFoundError
@@ -98,7 +100,7 @@ def _expected() -> Iterator[tuple[type[Exception] | tuple[type[Exception], ...],
     yield (UsageError, InvalidCoordinate, NotACandidate, council.UsageRefusedError), 2
     yield InstantRefused, 2
     yield (SourceNotFoundError, DatasetNotFoundError, UnknownCategory, NotFoundError), 4
-    yield (council.NotThereError, DatasetUnknown), 4
+    yield (council.NotThereError, DatasetUnknown, NobodyFound), 4
     yield (MigrationRefused, council.ConflictError, ActivationRefused, ArtefactTaken), 5
     yield (DatabaseUnavailable, EmbeddedPostgresError, council.RemoteError, StoreUnavailable), 6
     yield (
@@ -174,7 +176,12 @@ def serve() -> None:
                 hook()
 
     config = uvicorn.Config(
-        web, host=settings.host, port=settings.port, log_config=None, lifespan="on"
+        web,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        lifespan="on",
+        proxy_headers=False,  # whom to believe is a setting of ours
     )
     Server(config).run()
 
@@ -344,6 +351,14 @@ def keys_create(
         str | None, typer.Option(help="A council's authority: its id or code, e.g. E08000010.")
     ] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
+    *,
+    address_limit: Annotated[
+        bool,
+        typer.Option(
+            "--address-limit/--no-address-limit",
+            help="Without it: for a server through which many people ask, from one address.",
+        ),
+    ] = True,
 ) -> None:
     """Make an API key. It is printed once; only its hash is kept."""
     from api.auth import Role, create_key
@@ -368,6 +383,7 @@ def keys_create(
             random_bytes=secrets.token_bytes,
             authority_id=body,
             expires_at=expires,
+            address_limited=address_limit,
         )
         stderr.print(
             f"key {key.id} for {label!r}, role {role}; it is shown this once", markup=False

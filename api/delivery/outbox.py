@@ -68,6 +68,7 @@ class Claimed:
     # Of this try, or of the first one since it was owed: what must be alike in all tries counts
     # from then.
     first_tried_at: datetime | None = None
+    spam: Sequence[str] = ()  # reasons to think so, as they were on receipt
     photos: Sequence[Mapping[str, Any]] = ()  # that came before it was owed
 
     @property
@@ -294,6 +295,7 @@ SELECT claimed.id AS delivery_id,
            SELECT contact FROM follower
            WHERE report_id = report.id AND kind = 'reporter' AND share_contact
        ) END AS contact,
+       coalesce(report.spam -> 'reasons', '[]') AS spam,
        authority.id AS authority_id, authority.name AS authority_name
 FROM claimed
 JOIN endpoint ON endpoint.id = claimed.endpoint_id

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from api import db, errors, schemas
 from api.auth import Caller, Role, require_role
+from api.rates import CLIENT
 from api.routes.reports import take
 from api.routes.wiring import Calling, Wired, Wiring, json_only
 
@@ -59,7 +60,9 @@ async def _answer(
     failure: Exception
     try:
         draft = schemas.DraftIn.model_validate(item)
-        posted, replayed = await take(draft.report, draft.idempotency_key, wired, caller)
+        posted, replayed = await take(
+            draft.report, draft.idempotency_key, wired, caller, client=scope.get(CLIENT)
+        )
     except ValidationError as error:
         # Fields go by the names that they have in a report of its own.
         found = [{**one, "loc": one["loc"][1:] or one["loc"]} for one in error.errors()]

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import asyncpg
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
 from api import db, errors, intake, photos, rerouting, schemas
 from api.auth import Caller, Role, require_role
 from api.links import PhotoLinks
+from api.rates import CLIENT
 from api.routes.wiring import Calling, Wired, Wiring, json_only
 from api.store import authorities, events, reports
 from api.store import photos as photo_rows
@@ -58,6 +59,7 @@ router = APIRouter(prefix="/v1/reports", tags=["reports"])
 )
 async def post_report(
     body: schemas.ReportIn,
+    request: Request,
     response: Response,
     wired: Wired,
     caller: Calling,
@@ -78,7 +80,9 @@ async def post_report(
     is kept as the device says, apart from `received_at`.
     """
     require_role(caller, Role.APP)
-    posted, replayed = await take(body, idempotency_key, wired, caller)
+    posted, replayed = await take(
+        body, idempotency_key, wired, caller, client=request.scope.get(CLIENT)
+    )
     response.headers["Location"] = posted.links.self
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
@@ -86,7 +90,12 @@ async def post_report(
 
 
 async def take(
-    body: schemas.ReportIn, idempotency_key: str | None, wired: Wiring, caller: Caller
+    body: schemas.ReportIn,
+    idempotency_key: str | None,
+    wired: Wiring,
+    caller: Caller,
+    *,
+    client: str | None,
 ) -> tuple[schemas.Posted, bool]:
     """Take a report in, as `intake.accept` says, and wake the workers; whether it is a replay."""
     accepted = await intake.accept(
@@ -96,6 +105,7 @@ async def take(
         pool=wired.pool,
         live=wired.live,
         vault=wired.vault,
+        client=client,
         random_bytes=wired.random_bytes,
         rehearsal=wired.settings.dry_run,
     )

@@ -20,6 +20,7 @@ from api.errors import MediaTypeUnsupported
 from api.links import PhotoLinks
 from api.metrics import Metrics
 from api.photos import Studio
+from api.rates import Rates
 from api.routing import LiveRouting
 from api.settings import Settings
 from api.streams import Streams
@@ -41,6 +42,7 @@ class Wiring:
     studio: Studio
     links: PhotoLinks
     streams: Streams
+    rates: Rates
 
 
 def attach(app: FastAPI, wiring: Wiring) -> None:

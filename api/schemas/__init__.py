@@ -106,6 +106,7 @@ from api.schemas.reports import (
     BatchIn as BatchIn,
     BatchItem as BatchItem,
     BatchOut as BatchOut,
+    HideIn as HideIn,
     ClosedReason as ClosedReason,
     Contact as Contact,
     DraftIn as DraftIn,

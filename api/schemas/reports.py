@@ -306,6 +306,14 @@ class UpdateIn(Asked):
         return self
 
 
+class HideIn(Asked):
+    """Why a report is hidden. A word of ours and not a text: it goes into what is never erased."""
+
+    model_config = shown(examples.HIDE_IN)
+
+    reason: Literal["personal_data", "offensive", "spam", "other"]
+
+
 class AssignIn(Asked):
     """The authority that an operator gives a report to."""
 

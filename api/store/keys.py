@@ -34,12 +34,13 @@ async def insert_key(
     label: str,
     authority_id: UUID | None,
     expires_at: datetime | None,
+    address_limited: bool = True,
 ) -> UUID:
     """Store a key; `auth.create_key` makes one."""
     key_id: UUID = await conn.fetchval(
         """
-        INSERT INTO api_key (secret_sha256, role, label, authority_id, expires_at)
-        VALUES ($1, $2, $3, $4, $5)
+        INSERT INTO api_key (secret_sha256, role, label, authority_id, expires_at, address_limited)
+        VALUES ($1, $2, $3, $4, $5, $6)
         RETURNING id
         """,
         secret_sha256,
@@ -47,6 +48,7 @@ async def insert_key(
         label,
         authority_id,
         expires_at,
+        address_limited,
     )
     return key_id
 
@@ -74,7 +76,7 @@ async def list_keys(conn: asyncpg.Connection) -> Sequence[asyncpg.Record]:
     rows: Sequence[asyncpg.Record] = await conn.fetch(
         """
         SELECT key.id, role, label, authority_id, authority.name AS authority,
-               key.created_at, expires_at, revoked_at
+               key.created_at, expires_at, revoked_at, address_limited
         FROM api_key AS key
         LEFT JOIN authority ON authority.id = key.authority_id
         ORDER BY key.created_at, key.id

@@ -23,7 +23,7 @@ SEALED: tuple[Table, ...] = (
     ("endpoint", "id", ("secret", "old_secret")),
     ("signing_key", "public_key", ("private_key",)),
     ("contact_key", "id", ("key",)),
-    ("follower", "id", ("token", "contact")),
+    ("follower", "id", ("token", "contact", "mail_token")),
 )
 
 

@@ -83,6 +83,7 @@ def environment(database_url: str, tmp_path: Path) -> dict[str, str]:
         "GEOROUTER_DATA_DIR": str(tmp_path / "data"),
         "GEOROUTER_SECRET_KEYS": KEY,
         "GEOROUTER_DATASET_POLL_S": str(POLL_S),
+        "GEOROUTER_RATE_KEY": "off",
     }
 
 

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "api.delivery.signing.InvalidSignature",
     "api.embedded.EmbeddedPostgresError",
     "api.evidence.NotACertificate",
+    "api.privacy.NobodyFound",
     "api.london.InstantRefused",
     "api.objects.ObjectStoreUnusable",
     "api.picture.Refused",

@@ -135,12 +135,19 @@ async def follower(
     notify: bool = False,
     confirmed: bool = False,
 ) -> str:
-    """The token of a new follower's private link; `contact` is sealed already."""
+    """The token of a follower's private link; `contact` is sealed already.
+
+    The reporter that a report has is made anew.
+    """
     token = secrets.token_urlsafe(32)
     await conn.execute(
         """
         INSERT INTO follower (report_id, kind, token_sha256, token, contact, notify, confirmed_at)
         VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7 THEN now() END)
+        ON CONFLICT (report_id) WHERE kind = 'reporter' DO UPDATE
+        SET token_sha256 = excluded.token_sha256, token = excluded.token,
+            contact = excluded.contact, notify = excluded.notify,
+            confirmed_at = excluded.confirmed_at
         """,
         report_id,
         kind,

@@ -162,6 +162,7 @@ def _facts(claimed: Claimed) -> list[tuple[str, str]]:
         # Where it is in doubt that it is theirs, they are told what is not known.
         ("In doubt", str(claimed.decision.get("question") or "")),
         ("Reporter", ", ".join((claimed.reporter or {}).values())),
+        ("Perhaps spam", ", ".join(one.replace("_", " ") for one in claimed.spam)),
         *(("Photo", photo["url"]) for photo in claimed.photos),
         ("Photos until", f"{claimed.photos[0]['expires_at'][:10]}" if claimed.photos else ""),
         ("Report", str(claimed.report_id)),

@@ -121,6 +121,7 @@ def _created(claimed: Claimed) -> Mapping[str, Any]:
                 "accuracy_m": claimed.accuracy_m,
                 "observed_at": rfc3339(claimed.observed_at) if claimed.observed_at else None,
                 "received_at": rfc3339(claimed.received_at),
+                "spam_suspected": list(claimed.spam),
             },
             "authority": {"id": str(claimed.authority_id), "name": claimed.authority_name},
             "decision": {name: claimed.decision.get(name) for name in DECISION_TOLD},
