@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 SOURCES := georouter boundaries api scripts tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test truth bench-http bench-route bench-route-file bench-index bench-delivery verify-index chaos check format lock clean
+.PHONY: help setup demo test truth bench-http bench-api bench-route bench-route-file bench-index bench-delivery verify-index chaos phone check format lock clean
 
 help: ## print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -38,6 +38,9 @@ bench-index: $(STAMP) ## the index against shapely and others, in one run (ten m
 bench-http: $(STAMP) ## what an answer to "who is responsible" costs over HTTP
 	@$(BIN)/python -m scripts.bench_http
 
+bench-api: $(STAMP) ## taking reports in under load, against a bare INSERT; p99, memory (ten minutes)
+	@$(BIN)/python -m scripts.bench_api
+
 bench-route: $(STAMP) ## what a second layer and what routing cost over a bare lookup
 	@$(BIN)/python -m scripts.bench_route
 
@@ -49,6 +52,9 @@ verify-index: $(STAMP) ## twenty million points against GEOS (ten minutes)
 
 chaos: $(STAMP) ## kill processes and PostgreSQL under load, lose nothing (a minute or two; LONG=1: 100,000 reports)
 	@$(BIN)/python -m scripts.chaos $(if $(LONG),--reports 100000 --kills 200)
+
+phone: $(STAMP) ## a thousand phones on a bad line, with photos: each report once, each photo whole (ten minutes)
+	@$(BIN)/python -m scripts.phone
 
 check: $(STAMP) ## format, lint, types, import contracts, unit tests, guarantees; no network
 	@$(BIN)/ruff format --check $(SOURCES)

@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 
 from api import db, london
-from api.errors import NoActiveDataset, OutsideServiceArea, SwappedAxes
+from api.errors import FieldRefused, NoActiveDataset, OutsideServiceArea, SwappedAxes
 from api.schemas import AuthorityRef, CandidateOut, DecisionOut
 from api.store import authorities, datasets
 from api.store.authorities import Handover
@@ -285,9 +285,10 @@ class LiveRouting:
         ]
 
     async def on(self, pool: asyncpg.Pool, day: date) -> RoutingTable:
-        """The table of a day, past or to come; raises `NoActiveDataset`, `DatabaseUnavailable`.
+        """The table of a day, past or to come.
 
-        Of a past day the one in force when it ended; of one to come, what is planned by now.
+        Of a past day the one in force when it ended; of one to come, what is planned by now. Raises
+        `FieldRefused` for a day before the first, `NoActiveDataset`, `DatabaseUnavailable`.
         """
         current = self.require()
         if day == self.today():
@@ -295,7 +296,8 @@ class LiveRouting:
         async with db.acquire(pool) as conn:
             row = await datasets.active_dataset(conn, at=london.ends(day))
         if row is None:
-            raise NoActiveDataset(f"no dataset was in force on {day}; ask about a later day")
+            # Not "try again later": that day is over.
+            raise FieldRefused("as_of", f"no dataset was in force on {day}; ask about a later day")
         for table in (current, self._other):
             if table is not None and table.dataset_id == row["id"]:
                 return table

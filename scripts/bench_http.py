@@ -53,7 +53,7 @@ def main() -> int:
     with temporary_folder() as folder:
         try:
             dsn = embedded.ensure(folder / "postgres")
-            key = asyncio.run(_prepare(folder, dsn))
+            key = asyncio.run(prepare(folder, dsn))
             with _serving(dsn, folder) as port:
                 found = _measure(port, key, asked.rounds)
         finally:
@@ -66,7 +66,8 @@ def main() -> int:
     return 0
 
 
-async def _prepare(folder: Path, dsn: str) -> str:
+async def prepare(folder: Path, dsn: str) -> str:
+    """Put the example country in force on an empty database; the secret of an app's key."""
     await db.migrate(dsn)
     now = datetime.now(UTC)  # noqa: TID251 - the edge
     build_dataset(sample.layer_files(), folder / "bench", built_at=now, proof_points=7_000)
@@ -101,14 +102,15 @@ def _serving(dsn: str, folder: Path) -> Iterator[int]:
     with (folder / "serve.log").open("wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own command
         try:
-            _wait_for(port, server)
+            wait_for(port, server)
             yield port
         finally:
             server.terminate()
             server.wait(timeout=10)
 
 
-def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    """Return once the web process is ready; raise `RuntimeError` if it never is."""
     for _ in range(300):
         if server.poll() is not None:
             raise RuntimeError("the web process ended; see its log")

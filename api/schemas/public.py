@@ -27,7 +27,7 @@ class Near(Asked):
     lon: Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False, examples=[2.12])]
     lat: Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False, examples=[54.71])]
     category: CategoryCode
-    radius_m: Annotated[float, Field(gt=0, le=5000, allow_inf_nan=False)] = 250.0
+    radius_m: Annotated[float, Field(ge=1, le=5000, allow_inf_nan=False)] = 250.0
     limit: Annotated[int, Field(ge=1, le=50)] = 5
 
 

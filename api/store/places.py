@@ -35,7 +35,7 @@ class Wanted:
 async def find_near(
     conn: asyncpg.Connection, *, lon: float, lat: float, category: str, radius_m: float, limit: int
 ) -> Sequence[asyncpg.Record]:
-    """Open reports of a category within `radius_m` (at most 10 km), the nearest first.
+    """Open reports of a category within `radius_m` (1 m to 10 km), the nearest first.
 
     In metres on a plane that touches the ellipsoid at the point.
     """
@@ -44,7 +44,9 @@ async def find_near(
         """
         SELECT * FROM (
             SELECT id, received_at, lon, lat, category, description, status, reports,
-                   sqrt(((lon - $1) * $3) ^ 2 + ((lat - $2) * $4) ^ 2) AS distance_m
+                   -- Not by squares: of what is nearly nothing they are less than can be written,
+                   -- and an error.
+                   point((lon - $1) * $3, (lat - $2) * $4) <-> point(0, 0) AS distance_m
             FROM public_report
             WHERE point(lon, lat) <@ box(point($1 - $6 / $3, $2 - $6 / $4),
                                          point($1 + $6 / $3, $2 + $6 / $4))

@@ -158,3 +158,19 @@ async def test_how_many_reports_are_held_is_told_to_those_it_concerns(api: Api) 
     assert (await api.get(path)).json()["has_active_endpoint"] is True
     assert (await api.get(path, key="council")).json()["held"] == 0
     assert slug(await api.get(f"/v1/authorities/{uuid4()}")) == "not-found"
+
+
+async def test_distances_of_nearly_nothing_are_distances(api: Api) -> None:
+    meridian = {"lon": 1e-200, "lat": 50.5, "category": "pothole"}
+    posted = await api.post_report(**meridian)
+    assert posted.status_code == 201, posted.text
+    for lon in (0.0, 1e-200, 5e-324):
+        found = await api.get("/v1/nearby", **{**meridian, "lon": lon})
+        assert [one["distance_m"] for one in found.json()["items"]] == [0.0]
+    assert (await api.get("/v1/nearby", **meridian, radius_m=5e-324)).status_code == 422
+
+
+async def test_a_day_before_all_datasets_is_no_reason_to_try_again(api: Api) -> None:
+    answer = await api.get("/v1/locate", **IN_WEST, category="pothole", as_of="0675-10-17")
+    assert (answer.status_code, slug(answer)) == (422, "validation-failed")
+    assert [one["field"] for one in answer.json()["errors"]] == ["as_of"]
