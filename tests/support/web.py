@@ -106,6 +106,7 @@ async def web(dsn: str, folder: Path, **settings: Any) -> AsyncIterator[Web]:
         "secret_keys": SecretStr(KEY),
         "photos": "memory:///",
         "port": port,
+        "rate_key": "1000000/second",
         **settings,
     }
     app = create_app(Settings(**given), dsn=dsn)
