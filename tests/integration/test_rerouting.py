@@ -375,7 +375,7 @@ async def test_an_answer_may_name_whom_only_the_named_road_has_brought_up(api: A
     described = road_as_json(Road("A1", "NH", "National Highways"))
     layers = [{"name": "trunk", "roads": {"A1-1": described}}]
     dataset = Dataset("roads", {"version": "roads", "layers": layers}, index)
-    api.shelf.datasets["/shelf/roads"] = dataset
+    api.shelf.datasets["roads"] = dataset
     async with db.acquire(api.pool) as conn:
         await activate(conn, dataset)
     await api.app.state.wiring.live.refresh(api.pool)
