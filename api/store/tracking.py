@@ -19,7 +19,7 @@ async def find_follower(conn: asyncpg.Connection, token_sha256: bytes) -> asyncp
                (SELECT coalesce(max(n), 0) FROM report_event
                 WHERE report_event.report_id = follower.report_id) AS last
         FROM follower JOIN report ON report.id = report_id
-        WHERE token_sha256 = $1 AND erased_at IS NULL
+        WHERE token_sha256 = $1 AND follower.erased_at IS NULL
         """,
         token_sha256,
     )
