@@ -110,9 +110,13 @@ async def _store(
     """Store a report of its own; None if the key was used before."""
     table = live.require()
     decision, authority = table.place(body, as_of=live.today())
-    async with db.acquire(pool) as conn, conn.transaction():
+    text_hmac = vault.sign(spam.normalised(body.description), purpose="description")
+    async with db.acquire(pool) as conn:
         follower, token = await followers.new_follower(
             conn, body.contact, vault=vault, random_bytes=random_bytes
+        )
+        before = await shown.count_same(
+            conn, api_key_id=caller.key_id, address_hmac=client, text_hmac=text_hmac
         )
         stored = await reports.insert_report(
             conn,
@@ -135,12 +139,13 @@ async def _store(
             follower=follower,
             photos=body.photos,
             photos_public=body.photos_public,
+            address_hmac=client,
+            text_hmac=text_hmac,
+            spam=spam.suspect(spam.Seen(body.description, *before)),
         )
         taken = stored is None and await reports.find_posted(
             conn, api_key_id=caller.key_id, idempotency_key=key
         )
-        if stored is not None:
-            await _suspect(conn, report_id, body.description, client, caller, vault)
     if stored is None:
         if not taken:  # the key is free
             raise FieldRefused(
@@ -182,27 +187,6 @@ async def _join(
             api_key_id=caller.key_id,
             rehearsal=rehearsal,
         )
-
-
-async def _suspect(
-    conn: asyncpg.Connection,
-    report_id: UUID,
-    description: str,
-    client: str | None,
-    caller: Caller,
-    vault: Vault,
-) -> None:
-    """Mark a report that looks like spam. In its transaction."""
-    from_address, from_key = await shown.trace(
-        conn,
-        report_id,
-        api_key_id=caller.key_id,
-        address_hmac=client,
-        text_hmac=vault.sign(spam.normalised(description), purpose="description"),
-    )
-    reasons = spam.suspect(spam.Seen(description, from_address, from_key))
-    if reasons:
-        await shown.mark_spam(conn, report_id, reasons)
 
 
 async def _replay(

@@ -37,6 +37,9 @@ async def insert_report(
     follower: NewFollower,
     photos: Sequence[UUID] = (),
     photos_public: bool = False,
+    address_hmac: str | None = None,
+    text_hmac: str = "",
+    spam: Sequence[str] = (),
 ) -> asyncpg.Record | None:
     """Store a report with all that follows from it; None if the idempotency key was used before.
 
@@ -74,10 +77,11 @@ async def insert_report(
         ), stored AS (
             INSERT INTO report (id, api_key_id, lon, lat, accuracy_m, observed_at, category,
                                 description, decision, dataset_id, authority_id, held_on_receipt,
-                                road_ref, chosen, answers, photos_public)
+                                road_ref, chosen, answers, photos_public, spam)
             SELECT report_id, $2, $5::float8, $6::float8, $7::float8, $8::timestamptz, $9::text,
                    $10::text, $11::jsonb, $12::bigint, $13, NOT EXISTS (SELECT FROM intake),
-                   $14::text, $15::text, $16::jsonb, $25::boolean
+                   $14::text, $15::text, $16::jsonb, $25::boolean,
+                   CASE WHEN $28::text[] <> '{}' THEN jsonb_build_object('reasons', $28) END
             FROM fresh
             RETURNING *
         ), owed AS (
@@ -97,6 +101,9 @@ async def insert_report(
             SET report_id = stored.id, attached_at = CASE WHEN stored_at IS NOT NULL THEN now() END
             FROM stored
             WHERE photo.id IN (SELECT id FROM given)
+        ), traced AS (
+            INSERT INTO report_trace (report_id, api_key_id, address_hmac, text_hmac)
+            SELECT id, $2, $26::text, $27::text FROM stored
         ), told AS (
             -- The log commits to what was reported, and does not say it.
             INSERT INTO report_event (report_id, n, kind, authority_id, detail)
@@ -105,6 +112,8 @@ async def insert_report(
                        report_content_text(id, content_salt, category, lon, lat, observed_at,
                                            answers, description), 'UTF8')), 'hex'))
             FROM stored
+            UNION ALL
+            SELECT id, 2, 'spam', NULL, spam FROM stored WHERE spam IS NOT NULL
         )
         SELECT received_at, held_on_receipt FROM stored
         """,
@@ -133,6 +142,9 @@ async def insert_report(
         follower.notify,
         list(photos),
         photos_public,
+        address_hmac,
+        text_hmac,
+        list(spam),
     )
 
 
