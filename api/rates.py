@@ -41,7 +41,7 @@ MOST_KNOWN: Final = 200_000
 # Where in a request's scope the keyed hash of its network is found
 CLIENT: Final = "georouter.client"
 LIMITED: Final = "/v1/"
-REPORTS: Final = ("POST", "/v1/reports")
+REPORTS: Final = frozenset({("POST", "/v1/reports"), ("POST", "/v1/reports:batch")})
 
 log = structlog.get_logger()
 
@@ -86,11 +86,11 @@ class Counts:
         remaining = max(0, rate.amount - int(weighted))
         return Quota(limit, rate.amount, window_s, remaining, int(reset_s) + 1)
 
-    def count(self, name: str, rate: RateLimitItem, *, now: float) -> None:
-        """Count a request."""
+    def count(self, name: str, rate: RateLimitItem, *, now: float, hits: int = 1) -> None:
+        """Count a request, or so many."""
         window_s = rate.get_expiry()
         window = (name, int(now // window_s))
-        self._mine[window] += 1
+        self._mine[window] += hits
         # Its successor still weighs it.
         self._ends[window] = (window[1] + 2) * window_s
 
@@ -180,6 +180,13 @@ class Rates:
             for one in quotas
         ], None
 
+    def charge(self, scope: Scope, *, more: int) -> None:
+        """Count the posts of a batch beyond the first; those are taken, the next are not."""
+        client = scope.get(CLIENT)
+        if more > 0 and ("reports", client) in self._on(scope):
+            rate = self.limits["reports"]
+            self.counts.count(f"reports:{client}", rate, now=self.clock(), hits=more)
+
     def _on(self, scope: Scope) -> Sequence[tuple[str, str]]:
         """Which limits a request is under, and as whose."""
         names = []
@@ -190,7 +197,7 @@ class Rates:
         client = scope.get(CLIENT)
         if client is not None and digest not in self.exempt:
             names.append(("address", client))
-            if (scope["method"], scope["path"]) == REPORTS:
+            if (scope["method"], scope["path"]) in REPORTS:
                 names.append(("reports", client))
         return [(limit, whose) for limit, whose in names if limit in self.limits]
 

@@ -125,7 +125,8 @@ class Settings(BaseSettings):
         description="Requests from one public address (of IPv6, one /64) at most, or `off`.",
     )
     rate_reports: Rate = Field(
-        default="60/hour", description="Of these, posts of reports at most, or `off`."
+        default="60/hour",
+        description="Of these, reports posted at most, each of a batch included, or `off`.",
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = Field(
         default=(),

@@ -49,6 +49,7 @@ async def post_reports(
     answers as it did.
     """
     require_role(caller, Role.APP)
+    wired.rates.charge(request.scope, more=len(body.items) - 1)
     return schemas.BatchOut(
         items=[await _answer(item, wired, caller, request.scope) for item in body.items]
     )

@@ -158,13 +158,13 @@ async def test_an_outage_in_the_middle_is_said_of_each_that_it_met(
     take = batch.take
     met = []
 
-    async def failing(body: Any, key: str | None, *more: Any) -> Any:
+    async def failing(body: Any, key: str | None, *more: Any, **named: Any) -> Any:
         met.append(key)
         if len(met) == 2:
             raise db.DatabaseUnavailable("gone")
         if len(met) == 3:
             raise RuntimeError(body.description)
-        return await take(body, key, *more)
+        return await take(body, key, *more, **named)
 
     monkeypatch.setattr(batch, "take", failing)
     items = [draft(f"k-{n}") for n in range(4)]

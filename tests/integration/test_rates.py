@@ -83,6 +83,23 @@ async def test_posts_of_reports_have_a_limit_of_their_own(limited: Api) -> None:
     assert (await ask(limited)).status_code == 200
 
 
+async def test_a_batch_counts_as_the_reports_in_it(limited: Api) -> None:
+    report = {**IN_WEST, "category": "pothole", "description": "a hole"}
+    headers = {**limited.headers("app"), "X-Forwarded-For": PHONE}
+
+    async def send(count: int) -> httpx.Response:
+        items = [{"idempotency_key": f"{count}-{n}", "report": report} for n in range(count)]
+        return await limited.client.post(
+            "/v1/reports:batch", json={"items": items}, headers=headers
+        )
+
+    taken = await send(3)  # more than are left, but a queue is not cut in two
+    assert [one["status"] for one in taken.json()["items"]] == [201] * 3
+    assert (await send(1)).status_code == 429
+    posted = await limited.client.post("/v1/reports", json=report, headers=headers)
+    assert posted.status_code == 429
+
+
 async def test_a_server_that_speaks_for_many_is_limited_by_its_key_only(limited: Api) -> None:
     await limited.pool.execute("UPDATE api_key SET address_limited = false WHERE label = 'app'")
     assert (await ask(limited)).status_code == 200
