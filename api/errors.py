@@ -2,7 +2,8 @@
 
 An exception maps to (slug, status, title) in `TABLE` and is rendered as RFC 9457
 `application/problem+json`; the framework's own errors take the same shape. A 5xx never shows the
-text of an exception: it shows the correlation id that the log lines carry.
+text of an exception: it shows the correlation id that the log lines carry. It is long because
+every failure has a class and a row here, and nowhere else.
 """
 
 # ruff: noqa: N818 - the names read as the sentences they are

@@ -3,7 +3,8 @@
 The SQL that races is here and says why it is as it is. It promises that one delivery is leased to
 one worker at a time, that an attempt is on record before it is made, and that a worker which comes
 too late changes nothing. Enqueuing is the intake's, in the report's own transaction; nothing here
-sends. Who is at work on the queue, and what wakes them, is `liveness`'s.
+sends. Who is at work on the queue, and what wakes them, is `liveness`'s. It is long by its
+comments: what two statements may do to each other is read in one place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A citizen's report: as it is sent, its receipt, and what becomes of it."""
+"""A citizen's report: as it is sent, its receipt, and what becomes of it.
+
+It is long because the models build on each other, and say what each field is for.
+"""
 
 from __future__ import annotations
 
