@@ -38,6 +38,8 @@ MERGE_EVERY_S: Final = 0.5
 CLEAN_EVERY_S: Final = 60.0
 # Of counts that are remembered; beyond it the database is asked anew.
 MOST_KNOWN: Final = 200_000
+# Of networks whose hash is kept at hand
+MOST_HASHES: Final = 10_000
 # Where in a request's scope the keyed hash of its network is found
 CLIENT: Final = "georouter.client"
 LIMITED: Final = "/v1/"
@@ -142,6 +144,7 @@ class Rates:
     clock: Callable[[], float]
     counts: Counts = field(default_factory=Counts)
     exempt: frozenset[str] = frozenset()  # digests of the keys without a limit by address
+    hashes: dict[str, str] = field(default_factory=dict)  # of networks that asked lately
 
     @classmethod
     def of(cls, settings: Settings, *, vault: Vault, clock: Callable[[], float]) -> Rates:
@@ -157,7 +160,13 @@ class Rates:
     def client(self, scope: Scope) -> str | None:
         """The keyed hash of the network that a request comes from; None if it is not known."""
         network = network_of(scope, self.trusted)
-        return None if network is None else self.vault.sign(network, purpose="client address")
+        if network is None:
+            return None
+        if network not in self.hashes:
+            if len(self.hashes) >= MOST_HASHES:
+                self.hashes.clear()
+            self.hashes[network] = self.vault.sign(network, purpose="client address")
+        return self.hashes[network]
 
     def take(self, scope: Scope) -> tuple[list[Quota], Quota | None]:
         """What is left of each limit on this request, and the one that refuses it, if one does.

@@ -34,11 +34,14 @@ from api.routes.wiring import Calling, Wiring
 from api.settings import Settings
 from scripts.bench_http import prepare, wait_for
 from scripts.demo import free_port, golden, temporary_folder
-from scripts.load import Burst, Came, spell
+from scripts.load import FRESH, Burst, Came, spell
 
 CONNECTIONS: Final = 16
 MARKS: Final = (0.1, 0.5, 1.0)
-DESCRIPTION: Final = "Deep hole in the left lane, about 40 cm wide, opposite the bus stop. " * 3
+# No two alike, as those of people: the same text again and again would be marked as spam.
+DESCRIPTION: Final = (
+    "Deep hole in the left lane, about 40 cm wide, opposite the bus stop. " * 3 + FRESH.decode()
+)
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import uvloop
 
@@ -148,11 +148,12 @@ def spell(
 ) -> str:
     """A request as it goes over the wire; `label` gives each its own Idempotency-Key."""
     content = "" if body is None else json.dumps(body)
+    length = len(content.replace(FRESH.decode(), str(UUID(int=0))))
     lines = [
         f"{method} {path} HTTP/1.1",
         "host: bench",
         *([f"authorization: Bearer {key}"] if key else []),
-        *(["content-type: application/json", f"content-length: {len(content)}"] if content else []),
+        *(["content-type: application/json", f"content-length: {length}"] if content else []),
         *([f"idempotency-key: {FRESH.decode()}"] if label else []),
     ]
     return "\r\n".join([*lines, "", ""]) + content

@@ -10,12 +10,18 @@ import asyncpg
 async def count_same(
     conn: asyncpg.Connection, *, api_key_id: UUID, address_hmac: str | None, text_hmac: str
 ) -> tuple[int, int]:
-    """How often a text came before, within the hour: from that address, and by that key."""
+    """How often a text came before, within the hour: from that address, and by that key.
+
+    Of the last 200 times: enough to tell, however common the text is.
+    """
     row = await conn.fetchrow(
         """
         SELECT count(*) FILTER (WHERE address_hmac = $2), count(*) FILTER (WHERE api_key_id = $1)
-        FROM report_trace
-        WHERE text_hmac = $3 AND at > now() - interval '1 hour'
+        FROM (
+            SELECT address_hmac, api_key_id FROM report_trace
+            WHERE text_hmac = $3 AND at > now() - interval '1 hour'
+            ORDER BY at DESC LIMIT 200
+        ) AS last
         """,
         api_key_id,
         address_hmac,
