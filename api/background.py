@@ -10,7 +10,8 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import asyncpg
 import structlog
@@ -59,30 +60,30 @@ async def run_background(
         ]
         if settings.mails_followers:
             works.append(_mailing(settings, mail_every_s))
-        beside = [tasks.create_task(_with_pool(settings, dsn, work)) for work in works]
+        beside = tasks.create_task(_beside(settings, dsn, works))
         try:
             await run_worker(settings, stop=stop, clock=clock)
         except Exception as error:  # noqa: BLE001 - raised below, outside of a group
             failed = error
-        for task in beside:
-            task.cancel()
+        beside.cancel()
     if failed is not None:
         raise failed
 
 
-Work = Callable[[asyncpg.Pool], Awaitable[None]]
+Work = Callable[[asyncpg.Pool], Coroutine[Any, Any, None]]
 
 
-async def _with_pool(settings: Settings, dsn: str, work: Work) -> None:
-    """Work for ever, on a pool of its own, from when there is a database."""
+async def _beside(settings: Settings, dsn: str, works: Sequence[Work]) -> None:
+    """Do these works for ever, on a small pool of their own, from when there is a database."""
     while True:
         try:
-            pool = await db.create_pool(dsn, size=2)
+            pool = await db.create_pool(dsn, size=3)
         except db.DatabaseUnavailable:  # the worker tells of it
             await asyncio.sleep(settings.dataset_poll_s)
             continue
-        async with pool:
-            await work(pool)
+        async with pool, asyncio.TaskGroup() as tasks:
+            for work in works:
+                tasks.create_task(work(pool))
 
 
 def _rerouting(settings: Settings, live: LiveRouting) -> Work:
