@@ -124,11 +124,14 @@ async def test_it_knows_nothing_of_the_service(
         "print('{\"refused\": \"' + said.replace('\"', '') + '\"}')\n"
     )
     monkeypatch.setattr(pictures, "SCRIPT", script)
+    here = tmp_path / "here"  # what lies around is not imported
+    here.mkdir()
+    monkeypatch.chdir(here)
     with pytest.raises(PhotoRefused) as refused:
         await develop(encoded())
     said = str(refused.value)
     assert "strangers" not in said
-    assert str(Path.cwd()) not in re.findall(r"'([^']*)'", said)
+    assert str(here) not in re.findall(r"'([^']*)'", said)
 
 
 async def test_as_many_at_a_time_as_it_is_told() -> None:
