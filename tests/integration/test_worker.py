@@ -114,6 +114,7 @@ async def test_a_delivery_arrives_once_and_signed(
                 "accuracy_m": None,
                 "observed_at": None,
                 "received_at": "2027-01-15T08:00:00.123456Z",
+                "spam_suspected": [],
             },
             "authority": {"id": str(authority_id), "name": "Dogger Council"},
             "decision": {
@@ -125,6 +126,7 @@ async def test_a_delivery_arrives_once_and_signed(
                 "dataset": "sample-1",
             },
             "photos": [],
+            "contact": None,
         },
     }
 
