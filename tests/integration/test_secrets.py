@@ -39,14 +39,20 @@ async def dump(pool: asyncpg.Pool) -> str:
     return "\n".join(texts)
 
 
-async def work(settings: Settings, seconds: float = 1.0) -> None:
-    """A worker for a while."""
+async def work(
+    settings: Settings, seconds: float = 1.0, *, settled: asyncpg.Pool | None = None
+) -> None:
+    """A worker for a while, and until nothing is owed any more in this database."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(
             run_worker(settings, stop=stop, jitter=lambda: 0.0, idle_s=0.1, poll_s=0.1)
         )
         await asyncio.sleep(seconds)
+        owed = "SELECT count(*) FROM delivery WHERE state IN ('pending', 'leased')"
+        async with asyncio.timeout(30):
+            while settled is not None and await settled.fetchval(owed):  # noqa: ASYNC110 - its turn
+                await asyncio.sleep(0.05)
         stop.set()
 
 
@@ -242,7 +248,7 @@ async def test_a_dry_run_sends_nothing_and_says_so(
         # Without the keys as well
         await pool.execute("UPDATE endpoint SET secret = 'sealed:x'")
         dry = {"delivery_mode": Settings().delivery_mode, "secret_keys": SecretStr("none")}
-        await work(settings_for(database_url).model_copy(update=dry), 0.5)
+        await work(settings_for(database_url).model_copy(update=dry), 0.5, settled=pool)
         assert stub.received == []
     assert "DRY RUN" in capfd.readouterr().err
     shown = (await api.get(report["links"]["self"])).json()
