@@ -274,7 +274,7 @@ async def _prepare(conn: asyncpg.Connection, url: str, *, endpoints: int) -> dic
     )
     dataset_id = await conn.fetchval(
         """
-        INSERT INTO dataset (version, location, manifest) VALUES ($1, '/nowhere', '{}')
+        INSERT INTO dataset (version, manifest) VALUES ($1, '{}')
         RETURNING id
         """,
         f"bench-{endpoints}",
